@@ -1,0 +1,144 @@
+"""Writes a folder of made files so that none is ever half there and nothing is lost unasked.
+
+Files are written under `OUT/.partial` and renamed at the end; `card.json`, which says what they
+were made of, comes last. A folder with the same card is left alone ("already there"), a folder
+that holds anything else is an error that names `--force`.
+"""
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from data_prep import UserError
+
+CARD = "card.json"
+
+
+def sha256(file: Path) -> str:
+    """The hex SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with file.open("rb") as f:
+        while piece := f.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def code_of(name: str) -> str:
+    """A hash of the code that makes NAME: its own file and the helpers."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in [here / f"{name}.py", *sorted(here.glob("_*.py"))]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def state_of(inputs: Iterable[Path]) -> str:
+    """A hash of the paths, sizes and times of the input files."""
+    stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in inputs]
+    return hashlib.sha256(repr(sorted(stats)).encode()).hexdigest()[:16]
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions for a card; a package that isn't installed is left out."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _read_card(out: Path) -> dict | None:
+    try:
+        card = json.loads((out / CARD).read_text())
+        inside = all(".." not in Path(f).parts and not Path(f).is_absolute() for f in card["files"])
+        return card if inside and card["made"]["options"] is not None else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _differences(out: Path, card: dict, made: dict) -> list[str]:
+    """What keeps the folder from being what `made` would give."""
+    found = []
+    old, new = card["made"], made
+    for option in sorted({*old["options"], *new["options"]}):
+        was, now = old["options"].get(option), new["options"].get(option)
+        if was != now:
+            found.append(f"{option} was {was!r}, is {now!r}")
+    if old.get("inputs") != new["inputs"]:
+        found.append("the input files have changed")
+    if old.get("code") != new["code"]:
+        found.append("the code of data_prep has changed")
+    for file, facts in card["files"].items():
+        if not (out / file).is_file():
+            found.append(f"{file} is gone")
+        elif sha256(out / file) != facts["sha256"]:
+            found.append(f"{file} was changed by hand")
+    return found
+
+
+def build(
+    name: str,
+    out: Path,
+    options: dict,
+    fill: Callable[[Path], dict],
+    inputs: Iterable[Path] = (),
+    force: bool = False,
+) -> dict:
+    """Have `fill(folder)` write files and return the card's content; put them into `out`.
+
+    Returns the card. `options` (JSON values) and the state of `inputs` decide whether what is there
+    is the same; `force` replaces what is there, file by file. Raises UserError if `out` holds
+    something else, or another run is writing it.
+    """
+    made = {"name": name, "options": options, "inputs": state_of(inputs), "code": code_of(name)}
+    old = _read_card(out)
+    if not force and out.is_dir() and any(p.name != ".partial" for p in out.iterdir()):
+        found = _differences(out, old, made) if old else ["it holds files without a card.json"]
+        if found:
+            found = "; ".join(found[:3] + ["..."] * (len(found) > 3))
+            raise UserError(f"{out} is there, but not the same: {found}. Use --force to replace it")
+        print(f"{out}: already there")
+        return old
+
+    partial = out / ".partial"
+    partial.mkdir(parents=True, exist_ok=True)
+    with (partial / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run is writing {out}") from None
+        try:
+            work = partial / "files"
+            shutil.rmtree(work, ignore_errors=True)  # what a killed run left
+            work.mkdir()
+            card = {"made": made, **fill(work)}
+            files = sorted(p for p in work.rglob("*") if p.is_file())
+            card["files"] = {
+                str(p.relative_to(work)): {"bytes": p.stat().st_size, "sha256": sha256(p)}
+                for p in files
+            }
+            _commit(work, out, card, old)
+        finally:
+            shutil.rmtree(partial)
+            if not any(out.iterdir()):
+                out.rmdir()
+    return card
+
+
+def _commit(work: Path, out: Path, card: dict, old: dict | None) -> None:
+    """Rename the finished files into place; a kill in between leaves a folder without a card."""
+    (out / CARD).unlink(missing_ok=True)
+    for stale in set(old["files"] if old else ()) - set(card["files"]):
+        (out / stale).unlink(missing_ok=True)
+    for file in card["files"]:
+        (out / file).parent.mkdir(parents=True, exist_ok=True)
+        (work / file).replace(out / file)
+    text = json.dumps(card, indent=2, ensure_ascii=False)
+    (work / CARD).write_text(text + "\n")
+    (work / CARD).replace(out / CARD)

@@ -1,0 +1,189 @@
+"""Writes a dataset: checked rows into parquet files in row groups, bad rows counted and kept.
+
+Every row that a source reads ends in exactly one count of the card: train, val, rejected, or a
+reason for which it was left out. The sum is checked when the files are closed.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from data_prep import UserError, _folder, _schema
+from data_prep._lengths import Lengths, load_tokenizer
+
+GROUP_ROWS, GROUP_CHARACTERS = 4096, 1 << 24  # a row group is full at one of them
+SHOWN = 10
+
+
+def add_options(parser: argparse.ArgumentParser, name: str, rejects: bool = True) -> None:
+    """The options of every dataset; `rejects` for those that read what a user brings."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--out", type=Path, default=Path("data") / name, help="folder (%(default)s)")
+    group.add_argument("--force", action="store_true", help="replace what is in the folder")
+    group.add_argument("--tokenizer", help="model folder; lengths in the card are then in tokens")
+    if rejects:
+        group.add_argument(
+            "--on-bad",
+            choices=("fail", "skip"),
+            default="fail",
+            help="bad rows: fail with the first ten, or write them to rejected.jsonl (%(default)s)",
+        )
+
+
+def val_share(text: str) -> float:
+    """An option's value between 0 and 1, both excluded."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+class _File:
+    """One parquet file of one kind of rows, written in row groups."""
+
+    def __init__(self, path: Path, kind: str, extra: Mapping[str, pa.DataType], tokenizer):
+        self.schema = _schema.arrow(kind, extra if kind == "rl" else None)
+        self.writer = pq.ParquetWriter(path, self.schema)
+        self.lengths = Lengths(kind, tokenizer)
+        self.waiting: list[Mapping] = []
+        self.characters = self.rows = 0
+
+    def write(self, row: Mapping) -> None:
+        self.waiting.append(row)
+        self.rows += 1
+        self.characters += len(str(row))
+        if len(self.waiting) >= GROUP_ROWS or self.characters >= GROUP_CHARACTERS:
+            self.flush()
+
+    def flush(self) -> None:
+        self.writer.write_table(pa.Table.from_pylist(self.waiting, self.schema))
+        self.lengths.add(self.waiting)
+        self.waiting, self.characters = [], 0
+
+    def close(self) -> None:
+        if self.waiting or not self.rows:
+            self.flush()
+        self.writer.close()
+
+
+class Rows:
+    """The files of a dataset while they are written."""
+
+    def __init__(self, folder: Path, extra: Mapping[str, pa.DataType], on_bad: str, tokenizer):
+        self.folder, self.extra, self.on_bad, self.tokenizer = folder, extra, on_bad, tokenizer
+        self.counts: Counter[str] = Counter(read=0, train=0, val=0, rejected=0)
+        self.notes: dict[str, object] = {}
+        self._files: dict[str, _File] = {}
+        self._bad: list[str] = []
+        self._name = ""
+        self._rejected = None
+
+    def reading(self, source: Iterable, name: str, total: int | None = None) -> Iterator:
+        """The rows of `source`, called `name`, as (number, row): counted, with a progress bar."""
+        self._name = name
+        bar = tqdm(source, desc=name, total=total, unit=" rows", disable=None)
+        for number, row in enumerate(bar):
+            self.counts["read"] += 1
+            yield number, row
+
+    def add(self, number: int, raw: object, rl: Mapping | None, sft: Mapping | None = None) -> None:
+        """Keep a row in the files of its split, or reject it if one of its forms is bad."""
+        forms = {kind: row for kind, row in (("rl", rl), ("sft", sft)) if row is not None}
+        problems = [p for kind, row in forms.items() for p in _schema.check(kind, row)]
+        if problems:
+            self.reject(number, raw, "; ".join(problems))
+            return
+        split = rl["extra_info"]["split"]
+        self.counts[split] += 1
+        for kind, row in forms.items():
+            self._file(split if kind == "rl" else f"sft_{split}", kind).write(row)
+
+    def add_sft(self, split: str, row: Mapping) -> None:
+        """Keep an SFT row that has no RL row beside it."""
+        if problems := _schema.check("sft", row):
+            raise ValueError(f"{'; '.join(problems)} in {row}")
+        self.counts["sft"] += 1
+        self._file(f"sft_{split}", "sft").write(row)
+
+    def reject(self, number: int, raw: object, why: str) -> None:
+        """Count a bad row, and keep it with its reason (or remember it for the error)."""
+        self.counts["rejected"] += 1
+        if self.on_bad == "skip":
+            if self._rejected is None:
+                self._rejected = (self.folder / "rejected.jsonl").open("w")
+            line = {"source": self._name, "row": number, "reason": why, "data": raw}
+            self._rejected.write(json.dumps(line, default=str) + "\n")
+        elif len(self._bad) < SHOWN:
+            self._bad.append(f"  {self._name} row {number}: {why[:300]}")
+
+    def leave_out(self, why: str) -> None:
+        """Count a good row that is not wanted, under the name `why`."""
+        self.counts[why] += 1
+
+    def _file(self, name: str, kind: str) -> _File:
+        if name not in self._files:
+            path = self.folder / f"{name}.parquet"
+            self._files[name] = _File(path, kind, self.extra, self.tokenizer)
+        return self._files[name]
+
+    def close(self) -> dict:
+        """Finish the files; returns the card's content. Raises UserError for bad rows."""
+        for file in self._files.values():
+            file.close()
+        if self._rejected:
+            self._rejected.close()
+        counts = dict(self.counts)
+        if self._bad:
+            raise UserError(
+                f"{counts['rejected']} of {counts['read']} rows are bad (the first is row 0):\n"
+                + "\n".join(self._bad)
+                + "\nNothing was written; --on-bad skip leaves them out and keeps them aside"
+            )
+        if counts["read"] != sum(n for name, n in counts.items() if name != "read"):
+            raise RuntimeError(f"rows were lost without being counted: {counts}")
+        if not counts["train"] or not counts["val"]:
+            empty = "val" if counts["train"] else "train"
+            raise UserError(f"no rows for {empty}: {counts}. See --val-share and rejected rows")
+        written = {f"{name}.parquet": file for name, file in self._files.items()}
+        return {
+            "counts": counts,
+            "rows": {name: file.rows for name, file in written.items()},
+            "tokenizer": getattr(self.tokenizer, "name_or_path", None),
+            "lengths": {name: file.lengths.summary() for name, file in written.items()},
+            **self.notes,
+            "versions": _folder.versions("verl-lab", "pyarrow", "transformers", "tokenizers"),
+        }
+
+
+def make(
+    name: str,
+    args: argparse.Namespace,
+    fill: Callable[[Rows], None],
+    extra: Mapping[str, pa.DataType] | None = None,
+    inputs: Iterable[Path] = (),
+) -> None:
+    """Make the dataset `name`: `fill(rows)` reads the source and adds every row.
+
+    `extra` are the fields of extra_info beyond index and split. The options in `args` go into the
+    card; the folder's place does too, because rows name database files by absolute path.
+    """
+    options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    options["out"] = str(args.out.resolve())
+    force = options.pop("force")
+
+    def write(folder: Path) -> dict:
+        tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
+        rows = Rows(folder, extra or {}, getattr(args, "on_bad", "fail"), tokenizer)
+        fill(rows)
+        return rows.close()
+
+    card = _folder.build(name, args.out, options, write, inputs, force)
+    counts = ", ".join(f"{n} {rows}" for n, rows in card["rows"].items())
+    rejected = card["counts"]["rejected"]
+    print(f"{args.out}: {counts}" + (f"; {rejected} rejected" if rejected else ""))

@@ -1,0 +1,181 @@
+"""Shared by `spider` and `bird`: questions with golds over a folder of SQLite databases.
+
+Every gold is executed once, read-only and with a time limit; a row whose gold fails, or whose
+database is missing, is bad. The schema in the prompt is read from the database itself.
+"""
+
+import argparse
+import functools
+import json
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from data_prep import UserError, _rows, _sqlite
+
+SYSTEM = (
+    "You answer questions about a SQLite database. Think if you need to, then answer with one SQL "
+    "query in a ```sql fenced block."
+)
+EXTRA = dict.fromkeys(["db", "db_id", "question", "difficulty"], pa.string())
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of questions: its split, the file, and the folder of its databases."""
+
+    split: str
+    file: Path
+    databases: Path
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The fields of a question, whatever the benchmark calls them."""
+
+    db_id: object
+    question: object
+    gold: object
+    evidence: object = ""
+    difficulty: object = None
+
+
+def add_options(parser: argparse.ArgumentParser, name: str) -> None:
+    """The options of both benchmarks."""
+    parser.add_argument("--source", type=Path, required=True, help="folder in the official layout")
+    parser.add_argument(
+        "--sample-rows", type=int, default=0, metavar="K", help="rows a table in the prompt (0)"
+    )
+    parser.add_argument(
+        "--val-share",
+        type=_rows.val_share,
+        default=0.2,
+        help="share of questions for validation if there is one split only (%(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of that split by database (0)")
+    _rows.add_options(parser, name)
+
+
+def find(source: Path, name: str) -> Path | None:
+    """The file `name` in the folder or in one of its sub-folders."""
+    return next(
+        (p for p in [source / name, *sorted(source.glob(f"*/{name}"))] if p.is_file()), None
+    )
+
+
+def load(file: Path) -> list[dict]:
+    """The questions of a benchmark file (at most some 10,000). Raises UserError."""
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON: {error}") from None
+    if not isinstance(rows, list):
+        raise UserError(f"{file} is not a list of questions")
+    return rows
+
+
+def split_databases(db_ids: Iterable[str], share: float, seed: int) -> set[str]:
+    """The databases for validation: drawn until they hold `share` of the questions.
+
+    `db_ids` has one id a question; at least one database is left for training.
+    """
+    questions = Counter(db_ids)
+    order = sorted(questions)
+    random.Random(seed).shuffle(order)
+    chosen: set[str] = set()
+    for db_id in order[:-1]:
+        if sum(questions[c] for c in chosen) >= share * questions.total():
+            break
+        chosen.add(db_id)
+    return chosen
+
+
+class Benchmark:
+    """Turns questions into rows; keeps the open databases and their schema texts."""
+
+    def __init__(self, name: str, sample_rows: int):
+        self.name = name
+        self.empty_golds = 0
+        self.connect = functools.lru_cache(64)(_sqlite.connect)
+        self.schema = functools.lru_cache(64)(
+            lambda file: _sqlite.schema(self.connect(file), sample_rows)
+        )
+
+    def rows(self, asked: Asked, number: int, split: str, databases: Path) -> tuple[dict, dict]:
+        """(RL row, SFT row). Raises ValueError with the reason if the question is unusable."""
+        for field in ("db_id", "question", "gold"):
+            value = getattr(asked, field)
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(f"{field}: empty or missing")
+        if "```" in asked.gold:
+            raise ValueError("gold: has a fence in it")
+        db = (databases / asked.db_id / f"{asked.db_id}.sqlite").resolve()
+        if not db.is_file():
+            raise ValueError(f"db_id: no database file {db}")
+        try:
+            self.empty_golds += _sqlite.execute(self.connect(db), asked.gold) == 0
+            schema = self.schema(db)
+        except (sqlite3.Error, TimeoutError) as error:
+            raise ValueError(f"gold: {type(error).__name__}: {error}") from error
+        evidence = f"Evidence: {asked.evidence}\n" if asked.evidence else ""
+        prompt = [
+            {"role": "system", "content": SYSTEM},
+            {"role": "user", "content": f"{schema}\n\n{evidence}Question: {asked.question}"},
+        ]
+        info = {"index": number, "split": split, "db": str(db), "db_id": asked.db_id}
+        info |= {"question": asked.question, "difficulty": asked.difficulty}
+        rl = {
+            "data_source": self.name,
+            "prompt": prompt,
+            "ability": "text2sql",
+            "reward_model": {"style": "rule", "ground_truth": asked.gold},
+            "extra_info": info,
+        }
+        answer = {"role": "assistant", "content": f"```sql\n{asked.gold.strip()}\n```"}
+        return rl, {"messages": [*prompt, answer]}
+
+
+def run(
+    name: str, args: argparse.Namespace, parts: list[Part], ask: Callable[[Mapping], Asked]
+) -> None:
+    """Make the dataset `name` from `parts`; `ask` maps a benchmark's row."""
+    loaded = [(part, load(part.file)) for part in parts]
+    val_ids: set[str] | None = None
+    if len({part.split for part in parts}) == 1:
+        ids = [str(row.get("db_id")) for _, rows in loaded for row in rows if isinstance(row, dict)]
+        val_ids = split_databases(ids, args.val_share, args.seed)
+        print(
+            f"only {parts[0].file.name} is there: split by database, "
+            f"{len(val_ids)} of {len(set(ids))} for validation"
+        )
+    benchmark = Benchmark(name, args.sample_rows)
+
+    def keep(rows: _rows.Rows, part: Part, number: int, row: object) -> None:
+        if not isinstance(row, dict):
+            rows.reject(number, row, "not an object")
+            return
+        asked, split = ask(row), part.split
+        if val_ids is not None:
+            split = "val" if asked.db_id in val_ids else "train"
+        try:
+            rl, sft = benchmark.rows(asked, number, split, part.databases)
+        except ValueError as error:
+            rows.reject(number, row, str(error))
+            return
+        rows.add(number, row, rl, sft)
+
+    def fill(rows: _rows.Rows) -> None:
+        first = 0
+        for part, some in loaded:
+            for number, row in rows.reading(some, part.file.name, len(some)):
+                keep(rows, part, first + number, row)
+            first += len(some)
+        rows.notes["empty_golds"] = benchmark.empty_golds
+
+    databases = [db for part in parts for db in part.databases.glob("*/*.sqlite")]
+    _rows.make(name, args, fill, EXTRA, [*{part.file for part in parts}, *databases])

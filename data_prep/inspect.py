@@ -1,0 +1,83 @@
+"""Look into a parquet file: rows, columns, lengths, problems by the row schema, first rows."""
+
+import argparse
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep import UserError, _schema
+from data_prep._lengths import Lengths, load_tokenizer
+
+SHOWN = 10
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this command."""
+    parser.add_argument("file", type=Path, help="the parquet file")
+    parser.add_argument("--head", type=int, default=1, metavar="N", help="rows to print (1)")
+    parser.add_argument("--tokenizer", help="model folder; lengths are then in tokens")
+
+
+def printable(value: object) -> str:
+    """Text for a terminal: control characters but line ends are shown as escapes."""
+    text = str(value)
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def show(value: object, indent: str = "  ") -> None:
+    """Print a value readably: mappings and lists as trees, texts with their line breaks."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, item in items:
+        if isinstance(item, dict | list) and item:
+            print(f"{indent}{name}:")
+            show(item, indent + "  ")
+        else:
+            print(f"{indent}{name}: " + printable(item).replace("\n", f"\n{indent}  | "))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; returns 1 if rows are bad, else 0."""
+    if not args.file.is_file():
+        raise UserError(f"no file {args.file}")
+    try:
+        file = pq.ParquetFile(args.file)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{args.file} is not a parquet file: {error}") from None
+    kind = _schema.kind_of(file.schema_arrow.names)
+    lengths = Lengths(kind, load_tokenizer(args.tokenizer) if args.tokenizer else None)
+    problems, bad, number, head = [], 0, 0, []
+    for batch in file.iter_batches(batch_size=1024):
+        rows, good = batch.to_pylist(), []
+        head += rows[: max(0, args.head - len(head))]
+        for row in rows:
+            found = _schema.check(kind, row) if kind else []
+            if found:
+                bad += 1
+                if len(problems) < SHOWN:
+                    problems.append(f"  row {number}: {'; '.join(found)}")
+            elif kind:
+                good.append(row)
+            number += 1
+        lengths.add(good)
+
+    size = args.file.stat().st_size
+    called = f"{kind} rows" if kind else "rows of no known kind"
+    print(f"{args.file}: {number} {called}, {file.num_row_groups} row groups, {size:,} bytes")
+    for column in file.schema_arrow:
+        print(f"  {column.name}: {column.type}")
+    if kind:
+        summary = lengths.summary()
+        for part in ("prompt", "answer"):
+            figures = ", ".join(f"{name} {n}" for name, n in summary[part].items())
+            print(f"{part} length in {summary['unit']}: {figures or 'no good rows'}")
+        print(f"problems: {bad or 'none'}", *problems, sep="\n")
+    else:
+        kinds = "; ".join(f"{name}: {', '.join(fields)}" for name, fields in _schema.KINDS.items())
+        print(f"columns of the known kinds: {kinds}")
+    for i, row in enumerate(head):
+        print(f"row {i}")
+        show(row)
+    return 1 if bad else 0

@@ -1,0 +1,37 @@
+"""Spider: a local folder with train_spider.json, train_others.json, dev.json and database/.
+
+With only one of the two splits there, it is split by database. Golds are executed once; rows whose
+gold fails or whose database is missing are bad. Writes RL and SFT rows.
+"""
+
+import argparse
+from collections.abc import Mapping
+
+from data_prep import UserError, _text2sql
+
+FILES = {"train_spider.json": "train", "train_others.json": "train", "dev.json": "val"}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this source."""
+    _text2sql.add_options(parser, "spider")
+
+
+def ask(row: Mapping) -> _text2sql.Asked:
+    """The fields of a Spider row."""
+    return _text2sql.Asked(
+        row.get("db_id"), row.get("question"), row.get("query"), difficulty=row.get("hardness")
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make the dataset."""
+    found = {name: _text2sql.find(args.source, name) for name in FILES}
+    parts = [
+        _text2sql.Part(FILES[name], file, file.parent / "database")
+        for name, file in found.items()
+        if file
+    ]
+    if not parts:
+        raise UserError(f"none of {', '.join(FILES)} in {args.source}")
+    _text2sql.run("spider", args, parts, ask)

@@ -1,0 +1,134 @@
+"""Text-to-SQL made from code: six small SQLite databases, questions in five levels, no network.
+
+Levels: 1 filters and counts of one table, 2 aggregates and ORDER BY ... LIMIT, 3 joins of two
+tables, 4 GROUP BY and HAVING, 5 subqueries and CTEs. The prompt is a compact schema and the
+question, short enough for `tiny_model` on a CPU; the answer is a ```sql fenced block.
+SFT rows ask in plain words only ("with price under 20"), RL and validation rows in free words as
+well ("cheaper than 20 dollars"): RL has something to learn that SFT didn't show. No validation
+question, and no (database, gold SQL) of one, is in training.
+"""
+
+import argparse
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from data_prep import UserError, _rows
+from data_prep._demo_content import fill
+from data_prep._demo_databases import DATABASES, Database
+from data_prep._demo_questions import Exhausted, Question, draw
+
+EXTRA = dict.fromkeys(["db", "db_id", "template", "question"], pa.string()) | {"level": pa.int64()}
+SCHEMA = {db.name: db.compact() for db in DATABASES}
+LEVELS = (1, 2, 3, 4, 5)
+
+
+def _levels(text: str) -> list[int]:
+    """The value of --levels."""
+    levels = sorted({int(level) for level in text.split(",")})
+    if not set(levels) <= set(LEVELS):
+        raise argparse.ArgumentTypeError(f"{text}: levels are 1 to 5, as in 1,2,3")
+    return levels
+
+
+def _positive(text: str) -> int:
+    """A number of rows."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of rows")
+    return int(text)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this source."""
+    parser.add_argument(
+        "--levels", type=_levels, default=list(LEVELS), help="in equal shares (1,2,3,4,5)"
+    )
+    for name, rows in {"train": 4000, "val": 256, "sft": 4000}.items():
+        parser.add_argument(f"--{name}-rows", type=_positive, default=rows, help="(%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of content and questions (0)")
+    _rows.add_options(parser, "sql_demo", rejects=False)
+
+
+def content(seed: int, folder: Path | None = None) -> list[tuple[Database, sqlite3.Connection]]:
+    """The filled databases: files `ID.sqlite` in `folder`, or in memory without one."""
+    if folder:
+        folder.mkdir()
+    opened = []
+    for db in DATABASES:
+        conn = sqlite3.connect(folder / f"{db.name}.sqlite" if folder else ":memory:")
+        fill(conn, db, seed)
+        opened.append((db, conn))
+    return opened
+
+
+def prompt(question: Question) -> list[dict[str, str]]:
+    """The messages that ask a question."""
+    return [{"role": "user", "content": f"{SCHEMA[question.db]}\n{question.text}"}]
+
+
+def answer(question: Question) -> dict[str, str]:
+    """The assistant's message with the gold."""
+    return {"role": "assistant", "content": f"```sql\n{question.sql}\n```"}
+
+
+def rl_row(question: Question, index: int, split: str, databases: Path) -> dict:
+    """The RL row of a question; `databases` is where the finished files will be."""
+    return {
+        "data_source": "sql_demo",
+        "prompt": prompt(question),
+        "ability": "text2sql",
+        "reward_model": {"style": "rule", "ground_truth": question.sql},
+        "extra_info": {
+            "index": index,
+            "split": split,
+            "db": str(databases / f"{question.db}.sqlite"),
+            "db_id": question.db,
+            "template": question.template,
+            "question": question.text,
+            "level": question.level,
+        },
+    }
+
+
+def deal(
+    questions: Iterator[Question], sizes: dict[str, int]
+) -> Iterator[tuple[str, int, Question]]:
+    """(split, index in it, question); val comes first, its golds are kept out of the others."""
+    held: set[tuple[str, str]] = set()
+    for split, size in sizes.items():
+        index = 0
+        while index < size:
+            question = next(questions)
+            gold = (question.db, question.sql)
+            if split == "val":
+                held.add(gold)
+            elif gold in held or (split == "sft" and not question.plain):
+                continue
+            yield split, index, question
+            index += 1
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make the dataset."""
+    databases = args.out.resolve() / "databases"
+    sizes = {"val": args.val_rows, "train": args.train_rows, "sft": args.sft_rows}
+
+    def fill_rows(rows: _rows.Rows) -> None:
+        opened = content(args.seed, rows.folder / "databases")
+        dealt = deal(draw(opened, args.levels, args.seed), sizes)
+        try:
+            for _, (split, index, question) in rows.reading(dealt, "sql_demo", sum(sizes.values())):
+                sft = {"messages": [*prompt(question), answer(question)]}
+                if split == "sft":
+                    rows.add_sft("train", sft)
+                else:
+                    rl = rl_row(question, index, split, databases)
+                    rows.add(index, question.text, rl, sft if split == "val" else None)
+        except Exhausted as error:
+            raise UserError(f"{error}: ask for fewer rows or for more --levels") from None
+        for _, conn in opened:
+            conn.close()
+
+    _rows.make("sql_demo", args, fill_rows, EXTRA)

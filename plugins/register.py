@@ -1,0 +1,12 @@
+"""What verl imports in every process of a run, through VERL_USE_EXTERNAL_MODULES (it fails loudly) or,
+in a process that was started without it, through the entry point `verl.plugins`.
+
+Everything here must be cheap: it runs in a dozen processes. Modules of verl are touched only when
+verl itself imports them (`wrapt.when_imported`).
+"""
+
+from plugins import algos, cpu_platform, verl_patches
+
+cpu_platform.register()
+verl_patches.apply()
+algos.register()

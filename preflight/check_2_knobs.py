@@ -1,0 +1,82 @@
+"""Dead knobs: settings that verl accepts and that change nothing in this run."""
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from preflight.names import split
+
+KL_LOSS = "actor_rollout_ref.actor.kl_loss_coef"
+KL_REWARD = "algorithm.kl_ctrl.kl_coef"
+VERLS_DEFAULT = {KL_LOSS: 0.001, KL_REWARD: 0.001}
+GROUPED = {"grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "grpo_passk", "gdpo",
+           "reinforce_plus_plus_baseline", "optimal_token_baseline", "gpg"}  # fmt: skip
+
+
+def given(key: str) -> bool:
+    """Whether the command line sets `key`, or something below it."""
+    if not HydraConfig.initialized():
+        return False
+    keys = [split(override)[0] for override in HydraConfig.get().overrides.task]
+    return any(k == key or k.startswith(f"{key}.") for k in keys)
+
+
+def is_set(config: DictConfig, key: str) -> bool:
+    """Whether somebody set a coefficient: on the command line, or in a file to another value than verl's."""
+    return given(key) or OmegaConf.select(config, key) != VERLS_DEFAULT[key]
+
+
+def check_kl(config: DictConfig) -> str | None:
+    """A KL coefficient with its switch off."""
+    if config.lab.spmd:
+        return None
+    if is_set(config, KL_LOSS) and not config.actor_rollout_ref.actor.use_kl_loss:
+        return f"{KL_LOSS} does nothing: set actor_rollout_ref.actor.use_kl_loss=true as well, or leave it out."
+    if is_set(config, KL_REWARD) and not config.algorithm.use_kl_in_reward:
+        return f"{KL_REWARD} does nothing: set algorithm.use_kl_in_reward=true as well, or leave it out."
+    return None
+
+
+def check_group(config: DictConfig) -> str | None:
+    """An estimator that compares the answers of a group, with one answer a group."""
+    if config.lab.spmd:
+        return None
+    name, rollout = config.algorithm.adv_estimator, config.actor_rollout_ref.rollout
+    if name in GROUPED and rollout.n < 2:
+        return f"{name} compares the answers to a prompt, and rollout.n={rollout.n}: set actor_rollout_ref.rollout.n=8."
+    if rollout.n > 1 and rollout.temperature == 0:
+        return "rollout.temperature=0 makes all answers of a group equal: nothing could be learned."
+    if rollout.val_kwargs.n > 1 and rollout.val_kwargs.temperature == 0:
+        return "rollout.val_kwargs.n > 1 with temperature 0 samples the same answer again: set val_kwargs.temperature."
+    return None
+
+
+def check_clip(config: DictConfig) -> str | None:
+    """verl reads clip_ratio_low and clip_ratio_high; clip_ratio only where they are null."""
+    actor = OmegaConf.select(config, "actor_rollout_ref.actor")
+    key = "actor_rollout_ref.actor.clip_ratio"
+    if actor is None or not given(key):
+        return None
+    if actor.clip_ratio_low != actor.clip_ratio and actor.clip_ratio_high != actor.clip_ratio:
+        return f"{key} does nothing: set {key}_low and {key}_high."
+    return None
+
+
+def check_critic(config: DictConfig) -> str | None:
+    """Settings of a critic that this algorithm doesn't have."""
+    if not config.lab.spmd and given("critic") and config.algorithm.adv_estimator != "gae":
+        return f"critic.*: {config.algorithm.adv_estimator} has no critic (algorithm.adv_estimator=gae has)."
+    return None
+
+
+def check_lora(config: DictConfig) -> str | None:
+    """An alpha without a rank."""
+    if given("lab.lora_alpha") and not config.lab.lora_rank:
+        return "lab.lora_alpha does nothing with lab.lora_rank=0."
+    return None
+
+
+def check_reward_of_sft(config: DictConfig) -> str | None:
+    """SFT has no reward."""
+    if config.lab.spmd and given("reward") and HydraConfig.get().runtime.choices.reward != "none":
+        return "reward=: this algorithm learns from given answers and scores nothing; leave it out."
+    return None

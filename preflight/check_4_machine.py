@@ -1,0 +1,75 @@
+"""Packages and hardware."""
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+VERL = "0.9.1"
+
+
+def has(module: str) -> bool:
+    """Whether a module can be imported (it isn't)."""
+    return importlib.util.find_spec(module) is not None
+
+
+def check_packages(config: DictConfig) -> str | None:
+    """What `make setup` installs."""
+    missing = [name for name in ("torch", "verl", "vllm", "transformers", "ray") if not has(name)]
+    if missing:
+        return f"not installed: {', '.join(missing)}. `make setup` installs all that a run needs."
+    version = importlib.metadata.version("verl")
+    if version != VERL:
+        return f"verl {version} is installed; the files in conf/trainer are for {VERL}: `make setup`."
+    return None
+
+
+def check_loggers(config: DictConfig) -> str | None:
+    """A logger's package and its key."""
+    for name in config.trainer.logger:
+        if name in ("wandb", "trackio", "mlflow", "swanlab", "tensorboard") and not has(name):
+            return f"logger={name} needs the package {name}: `pip install {name}`."
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    if "wandb" in config.trainer.logger and not (
+        os.environ.get("WANDB_API_KEY")
+        or os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun")
+        or (netrc.is_file() and "wandb" in netrc.read_text())
+    ):
+        return "logger=wandb: no key. Set WANDB_API_KEY (`wandb login`), or WANDB_MODE=offline."
+    return None
+
+
+def check_flash_attention(config: DictConfig) -> str | None:
+    """The profiles of large GPUs pack sequences with flash-attn, which verl[vllm] doesn't install."""
+    if config.lab.hw.attention == "flash_attention_2" and not has("flash_attn"):
+        return (f"lab.hw.attention=flash_attention_2 needs flash-attn (`pip install flash-attn==2.8.3"
+                " --no-build-isolation`); slower without: lab.hw.attention=sdpa lab.hw.remove_padding=false.")  # fmt: skip
+    return None
+
+
+def check_gpus(config: DictConfig) -> str | None:
+    """The GPUs of the profile. A cluster that is only attached to is not looked at."""
+    if config.lab.hw.device != "cuda" or OmegaConf.select(config, "ray_kwargs.ray_init.address"):
+        return None
+    if not shutil.which("nvidia-smi"):
+        return "this profile needs NVIDIA GPUs and there is no nvidia-smi here; hw=cpu runs anywhere."
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    found = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.split()
+    gib = [int(mib) / 1024 for mib in found if mib.isdigit()]
+    want = config.trainer.n_gpus_per_node
+    if len(gib) < want:
+        return f"this profile needs {want} GPUs a node, and there are {len(gib)}: trainer.n_gpus_per_node={len(gib)}."
+    if min(gib[:want]) < 0.9 * config.lab.hw.memory_gib:
+        return f"this profile is for GPUs of {config.lab.hw.memory_gib} GiB, and one here has {min(gib[:want]):.0f}."
+    return None
+
+
+def check_one_node(config: DictConfig) -> str | None:
+    """torchrun is started for this machine alone."""
+    if config.lab.spmd and config.trainer.nnodes > 1:
+        return "this trainer runs on one node here; on several: torchrun by hand with the run's resolved.yaml."
+    return None

@@ -1,0 +1,123 @@
+"""Names on the command line: what there is, what is near, and what must not stand there."""
+
+import difflib
+import re
+from pathlib import Path
+
+import yaml
+from omegaconf.errors import OmegaConfBaseException
+
+from preflight import Mistake
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+SECRET = re.compile(r"(api_?key|secret|password|credential|auth|(^|_)token)$", re.IGNORECASE)
+
+
+def groups() -> dict[str, dict[str, str]]:
+    """Each group of conf/ with its options; an option with what its first comment says."""
+    found: dict[str, dict[str, str]] = {}
+    for folder in sorted(path for path in CONF.iterdir() if path.is_dir()):
+        options = {}
+        for file in sorted(folder.glob("*.yaml")):
+            lines = file.read_text().splitlines()
+            comments = [line for line in lines if line.startswith("#") and "@package" not in line]
+            options[file.stem] = comments[0].lstrip("# ") if comments else ""
+        found[folder.name] = options
+    return found
+
+
+def describe() -> str:
+    """All groups and options, for --help."""
+    lines = []
+    for group, options in groups().items():
+        lines.append(f"{group}=")
+        lines += [f"    {name:<20} {text}" for name, text in options.items()]
+    return "\n".join(lines)
+
+
+def nearest(name: str, known) -> str:
+    """ "did you mean X?" if something is near, else nothing."""
+    close = difflib.get_close_matches(name, [str(k) for k in known], n=1, cutoff=0.6)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def unknown(what: str, name: str, known) -> str:
+    """The line for a name that does not exist."""
+    return f"unknown {what} {name!r}.{nearest(name, known)} There is: {', '.join(sorted(known))}"
+
+
+def split(override: str) -> tuple[str, str]:
+    """Key and value of `key=value`, without Hydra's `+`, `++`, `~`."""
+    key, _, value = override.partition("=")
+    return key.lstrip("+~"), value
+
+
+def check_argv(argv: list[str]) -> list[str]:
+    """Check the command line before Hydra reads it (and writes it down).
+
+    Returns:
+        the arguments for Hydra: `resume=RUN` becomes the overrides of that run and its folder.
+    """
+    for arg in argv:
+        key, value = split(arg)
+        if value and SECRET.search(key.rpartition(".")[2]) and value not in ("null", "''"):
+            raise Mistake(f"{key}: no secret on the command line: it would be written into the run's folder."
+                          " Put it into the environment.")  # fmt: skip
+    resumes = [split(arg)[1] for arg in argv if arg.startswith("resume=")]
+    argv = [arg for arg in argv if not arg.startswith("resume=")]
+    if resumes:
+        argv = saved_overrides(Path(resumes[-1]), argv)
+    else:
+        for arg in argv:
+            key, value = split(arg)
+            if key == "hydra.run.dir" and (Path(value) / "resolved.yaml").exists():
+                raise Mistake(f"{value} holds a run already: `resume={value}` goes on with it,"
+                              " another folder keeps it as it is.")  # fmt: skip
+    known = groups()
+    for arg in argv:
+        key, value = split(arg)
+        if "=" not in arg or key not in known or re.search(r"[(\[{$]", value):
+            continue  # choice(...), glob(*), lists: Hydra's grammar, and Hydra's errors
+        for name in value.split(","):
+            if name.strip("'\" ") not in known[key]:
+                raise Mistake(unknown(f"{key}=", name, known[key]))
+    return argv
+
+
+def saved_overrides(run: Path, more: list[str]) -> list[str]:
+    """The arguments that go on with the run in folder `run`; those in `more` win."""
+    file = run / ".hydra" / "overrides.yaml"
+    if not file.is_file():
+        raise Mistake(f"resume={run}: no run there (no {file})")
+    again = {split(arg)[0] for arg in more}
+    saved = [arg for arg in yaml.safe_load(file.read_text()) if split(arg)[0] not in again]
+    return [*saved, f"hydra.run.dir={run}", *more]
+
+
+def keys_of(config, prefix: str = "") -> list[str]:
+    """All dotted keys of a config."""
+    keys = []
+    for key in config:
+        keys.append(f"{prefix}{key}")
+        child = config._get_node(key)
+        if hasattr(child, "_get_node") and hasattr(child, "keys"):
+            keys += keys_of(child, f"{prefix}{key}.")
+    return keys
+
+
+def explain(error: Exception) -> str:
+    """One or two lines for an error of Hydra or OmegaConf while composing."""
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    omega = next((c for c in causes if isinstance(c, OmegaConfBaseException)), None)
+    key = getattr(omega, "full_key", None)
+    if key and "is not in struct" in str(omega):
+        from hydra import compose, initialize_config_dir
+
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            known = keys_of(compose("config", return_hydra_config=False))
+        return f"unknown key {key!r}.{nearest(key, known)} `--cfg job` shows all keys; `+{key}=...` adds one."
+    text = re.sub(r"\s*\n\s*", " ", str(causes[-1] if omega is None else omega)).strip()
+    return text.replace("Set the environment variable HYDRA_FULL_ERROR=1 for a complete stack trace.", "")

@@ -1,0 +1,68 @@
+"""Small functions that the YAML files may use: `${lab.NAME:...}`.
+
+They are resolved before verl sees the config; `resolved.yaml` has only values.
+"""
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def verl_trainer_folder() -> str:
+    """Where verl's own config tree lies, found without importing verl (that takes seconds)."""
+    spec = importlib.util.find_spec("verl")
+    if spec is None:
+        raise ModuleNotFoundError("verl is not installed: run `make setup`")
+    return f"file://{spec.submodule_search_locations[0]}/trainer"
+
+
+def run_dir() -> str:
+    """The folder of this run, absolute. A job of a multirun has its own."""
+    hydra = HydraConfig.get()
+    if OmegaConf.is_missing(hydra.runtime, "output_dir"):  # --cfg job: nothing runs
+        return os.path.abspath(hydra.run.dir)
+    return hydra.runtime.output_dir
+
+
+def absolute(path: str | None) -> str | None:
+    """An absolute path: workers of Ray may have another working folder."""
+    return path and os.path.abspath(os.path.expanduser(path))
+
+
+def latest_model(run: Path) -> Path | None:
+    """The Hugging Face folder of a run's last checkpoint, or None if `run` has none."""
+    tracker = run / "checkpoints" / "latest_checkpointed_iteration.txt"
+    if not tracker.is_file():
+        return None
+    step = run / "checkpoints" / f"global_step_{tracker.read_text().strip()}"
+    return next((p for p in (step / "actor/huggingface", step / "huggingface") if p.is_dir()), None)
+
+
+def model_path(path: str) -> str:
+    """A hub id as it is; a folder absolute; a run's folder becomes its last checkpoint's model."""
+    local = Path(os.path.expanduser(path))
+    if not local.exists() and HUB_ID.fullmatch(path) and not path.startswith(("data/", "outputs/")):
+        return path
+    return str((latest_model(local) or local).absolute())
+
+
+def register() -> None:
+    """Register all of them with OmegaConf (again and again, if need be)."""
+    for name, function in {
+        "verl": verl_trainer_folder,
+        "run_dir": run_dir,
+        "path": absolute,
+        "model_path": model_path,
+        "if": lambda condition, then, otherwise: then if condition else otherwise,
+        "sum": lambda *terms: sum(terms),
+        "mul": lambda a, b: a * b,
+        "div": lambda a, b: max(1, int(a) // int(b)),
+        "join": lambda sep, *parts: sep.join(str(part) for part in parts),
+    }.items():
+        OmegaConf.register_new_resolver(f"lab.{name}", function, replace=True)

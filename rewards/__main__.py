@@ -1,0 +1,216 @@
+"""Score a file of rows with any reward, by name: `python -m rewards NAME --file rows.jsonl`.
+
+A row holds the response (`solution_str`, `response` or `output`), the ground truth (`ground_truth`,
+`gts`, or verl's `reward_model.ground_truth`) and `extra_info` (or `db` beside them).
+With --check no response is needed: the rows' data is checked instead, as before a training.
+Exit code 2 for a mistake in what was given, bad rows included (the good ones are still scored).
+"""
+
+import argparse
+import asyncio
+import difflib
+import importlib
+import inspect
+import json
+import math
+import sys
+import time
+from collections import defaultdict
+from itertools import islice
+from pathlib import Path
+
+from rewards._rows import RowError, gold_of, info_of, read_rows, response_of
+
+ROWS_AT_ONCE = 1024
+BAD_ROWS_SHOWN = 5
+
+
+class Mistake(Exception):
+    """The user's; the message says what to do."""
+
+
+def names() -> list[str]:
+    return sorted(f.stem for f in Path(__file__).parent.glob("*.py") if not f.stem.startswith("_"))
+
+
+def suggest(given: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(given, known, 1)
+    return (f"did you mean {close[0]}? " if close else "") + f"Available: {', '.join(known)}"
+
+
+def load(name: str):
+    if name not in names():
+        raise Mistake(f"unknown reward {name!r}. {suggest(name, names())}")
+    try:
+        return importlib.import_module(f"rewards.{name}")
+    except ImportError as error:
+        raise Mistake(f"reward {name!r} cannot be loaded: {error}") from None
+
+
+def options_of(function) -> dict[str, inspect.Parameter]:
+    """What may be set: the keyword arguments after verl's four."""
+    parameters = inspect.signature(function).parameters.values()
+    keywords = [p for p in parameters if p.default is not p.empty and p.name != "extra_info"]
+    return {p.name: p for p in keywords}
+
+
+def parse_options(function, pairs: list[str]) -> dict:
+    known, options = options_of(function), {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise Mistake(f"--set takes key=value, not {pair!r}")
+        if key not in known:
+            raise Mistake(f"unknown option {key!r}. {suggest(key, list(known))}")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = {"True": True, "False": False, "None": None}.get(value, value)
+    return options
+
+
+async def score_rows(function, rows: list[tuple[int, dict]], options: dict) -> list:
+    """One result a row: what the reward says, as a dict, or a RowError."""
+
+    async def score(row) -> dict | RowError:
+        try:
+            if isinstance(row, RowError):
+                raise row
+            source = row.get("data_source", "")
+            result = function(source, response_of(row), gold_of(row), info_of(row), **options)
+            result = await result if inspect.isawaitable(result) else result
+        except RowError as error:
+            return error
+        return result if isinstance(result, dict) else {"score": float(result)}
+
+    return await asyncio.gather(*(score(row) for _, row in rows))
+
+
+def finite(value):
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: finite(part) for key, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def run(function, path: Path, out, options: dict) -> int:
+    """Score the file; the number of bad rows."""
+    from tqdm import tqdm
+
+    scores: dict[str, list[float]] = defaultdict(list)
+    bad, done = 0, 0
+    start = time.perf_counter()
+    rows = read_rows(path)
+    loop = asyncio.new_event_loop()  # one for all chunks: what a reward keeps, it keeps by loop
+    with tqdm(unit=" rows", disable=None) as bar:
+        while chunk := list(islice(rows, ROWS_AT_ONCE)):
+            results = loop.run_until_complete(score_rows(function, chunk, options))
+            for (number, row), result in zip(chunk, results, strict=True):
+                if isinstance(result, RowError):
+                    bad += 1
+                    if bad <= BAD_ROWS_SHOWN:
+                        tqdm.write(f"{path}:{number}: {result}", file=sys.stderr)
+                    continue
+                done += 1
+                scores[str(result.get("outcome", "scored"))].append(float(result["score"]))
+                if out:
+                    out.write(json.dumps(finite({**row, "result": result}), default=str) + "\n")
+            bar.update(len(chunk))
+    loop.close()
+    seconds = time.perf_counter() - start
+    print_table(scores, done)
+    print(f"{done} rows in {seconds:.2f} s ({done / seconds:.0f} rows/s)")
+    if bad:
+        print(f"{bad} bad rows were left out", file=sys.stderr)
+    return bad
+
+
+def print_table(scores: dict[str, list[float]], done: int) -> None:
+    print(f"{'outcome':20}{'count':>8}{'share':>8}{'mean score':>12}")
+    everything = [score for part in scores.values() for score in part]
+    parts = sorted(scores.items(), key=lambda item: -len(item[1]))
+    for outcome, part in [*parts, ("all", everything)]:
+        counted = [score for score in part if math.isfinite(score)]
+        mean = f"{sum(counted) / len(counted):.4f}" if counted else "-"
+        print(f"{outcome:20}{len(part):8}{len(part) / max(1, done):8.1%}{mean:>12}")
+
+
+def check(module, name: str, path: Path, options: dict) -> int:
+    """Check the file's data; the number of faults."""
+    if not hasattr(module, "check_rows"):
+        raise Mistake(f"reward {name!r} has no data to check")
+    numbers, rows, bad = [], [], 0
+    for number, row in read_rows(path):
+        if isinstance(row, RowError):
+            bad += 1
+            print(f"{path}:{number}: {row}", file=sys.stderr)
+        else:
+            numbers.append(number)
+            rows.append(row)
+    faults = module.check_rows(rows, **options)
+    for fault in faults:
+        where = f"{path}:{numbers[fault['index']]}"
+        print(f"{where}: {fault['outcome']}: {fault['message']}", file=sys.stderr)
+    print(f"{len(rows)} rows, {len({fault['index'] for fault in faults}) + bad} with faults")
+    return len(faults) + bad
+
+
+def parser_for(argv: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rewards",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=help_options(argv),
+    )
+    parser.add_argument("name", help="one of: " + ", ".join(names()))
+    parser.add_argument("--file", required=True, type=Path, help="JSON lines or parquet")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+                        help="options of the reward")  # fmt: skip
+    parser.add_argument("--out", type=Path, help="write each row with its `result`, as JSON lines")
+    parser.add_argument("--force", action="store_true", help="overwrite --out")
+    parser.add_argument("--check", action="store_true", help="check the rows' data, score nothing")
+    return parser
+
+
+def help_options(argv: list[str]) -> str:
+    """The options of the reward that is named, if one is."""
+    if not argv or argv[0] not in names():
+        return "python -m rewards NAME --help lists the options of a reward."
+    try:
+        known = options_of(load(argv[0]).compute_score)
+    except Mistake as mistake:
+        return str(mistake)
+    lines = [f"  {name}={json.dumps(p.default)}" for name, p in known.items()]
+    return "\n".join([f"options of {argv[0]}, with defaults:", *lines])
+
+
+def main(argv: list[str]) -> int:
+    if argv and not argv[0].startswith("-") and argv[0] not in names():
+        raise Mistake(f"unknown reward {argv[0]!r}. {suggest(argv[0], names())}")
+    arguments = parser_for(argv).parse_args(argv)
+    module = load(arguments.name)
+    function = module.compute_score
+    options = parse_options(function, arguments.set)
+    path, out = arguments.file, arguments.out
+    if not path.is_file():
+        raise Mistake(f"no such file: {path}")
+    if arguments.check:
+        return 2 if check(module, arguments.name, path, options) else 0
+    if out and out.exists() and (not arguments.force or out.samefile(path)):
+        raise Mistake(f"{out} exists: choose another name, or add --force to overwrite it")
+    if not out:
+        return 2 if run(function, path, None, options) else 0
+    if not out.parent.is_dir():
+        raise Mistake(f"no such folder: {out.parent}")
+    with open(out, "w", encoding="utf-8") as file:
+        return 2 if run(function, path, file, options) else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (Mistake, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

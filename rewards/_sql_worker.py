@@ -1,0 +1,244 @@
+"""A worker: runs SQL and compares results, in a process that may be killed at any moment.
+
+Two processes, standard library only, so that they start in tens of milliseconds and hold nothing
+of the trainer. The supervisor does nothing but fork the runner again when it dies (about a
+millisecond: everything is imported). The runner reads batches from stdin and answers on stdout;
+frames are four bytes of length, then marshal. A batch is `[job, ...]` and its answer
+`[result, ...]`, maybe of the first jobs only: the caller sends the rest again, so that nobody waits
+behind a slow query.
+
+Before every query the runner sets an alarm that it does not handle: when one opcode outlasts the
+time limit and the grace, the kernel ends the process. The supervisor then answers the batch with
+`(index, signal)`, read from memory that both share. A runner that dies between two queries may have
+left half a frame, so the supervisor ends too and the caller starts afresh.
+Both end when the caller does: its end of the pipe closes, or its process id is gone.
+"""
+
+import contextlib
+import gc
+import marshal
+import mmap
+import os
+import resource
+import select
+import signal
+import sqlite3
+import sys
+import time
+import traceback
+from collections import OrderedDict
+from functools import lru_cache
+from operator import and_
+
+from rewards._sql_compare import Gold, gold_of, matches
+from rewards._sql_guard import Clock, Database, Fault, classify, limiter
+from rewards._sql_rows import soft_f1
+from rewards._sql_text import has_top_level_order_by, spider_form
+
+IDLE = 255
+POOLED_DATABASES = 32
+SLOW_BATCH_S = 0.02
+GOLD_BYTES = 64_000_000
+PARENT_POLL_MS = 1000
+
+
+class Alarm(Clock):
+    """Ends the process when a query outlasts its limit and the grace.
+
+    Set again only when that makes a difference: the kernel call takes a tenth of a small query.
+    """
+
+    length_s = 0.0
+    good_until = 0.0
+
+    def set(self, timeout_s: float, grace_s: float) -> float:
+        """Start the time of a query; returns the time."""
+        now = time.monotonic()
+        self.deadline = now + timeout_s
+        if now > self.good_until or timeout_s + grace_s != self.length_s:
+            self.length_s = timeout_s + grace_s
+            self.good_until = now + SLOW_BATCH_S
+            signal.setitimer(signal.ITIMER_REAL, self.length_s + SLOW_BATCH_S)
+        return now
+
+    def off(self) -> None:
+        self.good_until = 0.0
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+class Runner:
+    def __init__(self, memory_bytes: int):
+        self.heap_bytes = memory_bytes // 2
+        self.databases: OrderedDict[tuple, Database] = OrderedDict()
+        self.set_limit = limiter()
+        self.alarm = Alarm()
+
+    def open(self, path: str, identity: tuple) -> Database:
+        key = (path, identity)
+        database = self.databases.get(key)
+        if database is not None:
+            self.databases.move_to_end(key)
+            return database
+        try:
+            database = Database(path, self.heap_bytes, self.set_limit, self.alarm)
+        except (sqlite3.Error, MemoryError) as error:
+            outcome = "memory" if classify(error).outcome == "memory" else "db_missing"
+            raise Fault(outcome, str(error)) from None
+        self.databases[key] = database
+        if len(self.databases) > POOLED_DATABASES:
+            self.databases.popitem(last=False)[1].connection.close()
+        return database
+
+    def gold(
+        self, path, identity, sql, mode, keep_distinct, keep_rows, timeout_s, grace_s
+    ) -> tuple:
+        """("", whether the result is empty, Gold as bytes), or (outcome, message)."""
+        try:
+            if mode == "spider":
+                sql = spider_form(sql, keep_distinct)
+                ordered = "order by" in sql.lower()  # anywhere at all: so does the evaluator
+            else:
+                ordered = has_top_level_order_by(sql)
+            self.alarm.set(timeout_s, grace_s)
+            database = self.open(path, identity)
+            result = database.query(sql, sys.maxsize, GOLD_BYTES, mode != "bird")
+            gold = gold_of(result, mode, ordered, keep_rows)
+            return "", not result.raw, marshal.dumps(tuple(gold))
+        except Fault as fault:
+            outcome = "db_missing" if fault.outcome == "db_missing" else "gold_error"
+            return outcome, f"{fault.outcome}: {fault}"
+        except (MemoryError, TimeoutError) as error:
+            return "gold_error", type(error).__name__
+
+    def score(self, sql: str, packed: bytes) -> tuple:
+        """(outcome, rows, milliseconds, table read, soft F1); rows of the first database."""
+        load = unpack_small if len(packed) < PACKED_SMALL else unpack
+        mode, keep_distinct, soft, timeout_s, grace_s, targets = load(packed)
+        elapsed_s, table_read, share = 0.0, False, 0.0
+        rows = alive = shares = None
+        started = time.monotonic()
+        try:
+            if mode == "spider":
+                sql = spider_form(sql, keep_distinct)
+            for path, identity, golds, max_rows, max_bytes in targets:
+                started = self.alarm.set(timeout_s, grace_s)
+                database = self.open(path, identity)
+                result = database.query(sql, max_rows, max_bytes, mode != "bird")
+                elapsed_s += time.monotonic() - started
+                table_read = table_read or database.table_read
+                rows = len(result.raw) if rows is None else rows
+                good = [matches(gold, result, mode, self.alarm.deadline) for gold in golds]
+                alive = good if alive is None else list(map(and_, alive, good))
+                if soft:
+                    f1 = [soft_f1(gold.rows, result.raw) for gold in golds]
+                    shares = f1 if shares is None else list(map(min, shares, f1))
+                elif True not in alive:
+                    break
+            share = max(shares) if soft else 0.0
+            outcome = "match" if True in alive else "mismatch"
+            return outcome, rows, elapsed_s * 1e3, table_read, share
+        except Fault as fault:
+            outcome = fault.outcome
+        except (MemoryError, TimeoutError) as error:
+            outcome = "memory" if isinstance(error, MemoryError) else "timeout"
+        return outcome, 0, (elapsed_s + time.monotonic() - started) * 1e3, table_read, 0.0
+
+
+def unpack(packed: bytes) -> tuple:
+    """What `rewards._sql_task` packs; a gold's size may raise the limits on its database."""
+    mode, keep_distinct, soft, limits, targets = marshal.loads(packed)
+    timeout_s, grace_s, max_rows, max_bytes = limits
+    loaded = []
+    for path, identity, golds in targets:
+        golds = [Gold._make(marshal.loads(gold)) for gold in golds]
+        most_rows = max(max_rows, *(2 * gold.count for gold in golds))
+        most_bytes = max(max_bytes, *(2 * gold.size for gold in golds))
+        loaded.append((path, identity, golds, most_rows, most_bytes))
+    return mode, keep_distinct, soft, timeout_s, grace_s, loaded
+
+
+unpack_small = lru_cache(maxsize=1024)(unpack)
+PACKED_SMALL = 16_384
+
+
+def read_exactly(size: int) -> bytearray:
+    # Unbuffered: what is not read yet is for the next runner, should this one die.
+    data = bytearray()
+    while len(data) < size:
+        more = os.read(0, size - len(data))
+        if not more:
+            os._exit(0)
+        data += more
+    return data
+
+
+def write_frame(message) -> None:
+    data = marshal.dumps(message)
+    data = len(data).to_bytes(4, "little") + data
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def serve(memory_bytes: int, running: mmap.mmap) -> None:
+    """The runner's loop; ends at the end of the input."""
+    for limit, value in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(limit)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    gc.freeze()
+    gc.set_threshold(50_000)  # rows are many and never in cycles
+    runner = Runner(memory_bytes)
+    kinds = {"gold": runner.gold, "score": runner.score}
+    while True:
+        batch = marshal.loads(read_exactly(int.from_bytes(read_exactly(4), "little")))
+        started = time.monotonic()
+        results = []
+        for index, job in enumerate(batch):
+            running[0] = index
+            results.append(kinds[job[0]](*job[1:]))
+            if time.monotonic() - started > SLOW_BATCH_S:
+                break
+        runner.alarm.off()
+        running[0] = IDLE
+        write_frame(results)
+
+
+def supervise(parent: int, memory_bytes: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    running = mmap.mmap(-1, mmap.PAGESIZE)  # shared with the runner: the index of its query
+    wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    poller = select.poll()
+    poller.register(0, 0)  # no events: only the hang-up that is always reported
+    poller.register(wake, select.POLLIN)
+    while True:
+        running[0] = IDLE
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(waker)
+        pid = os.fork()
+        if not pid:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            try:
+                serve(memory_bytes, running)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(1)
+        while True:
+            events = poller.poll(PARENT_POLL_MS)
+            if any(fd == 0 for fd, _ in events) or os.getppid() != parent:
+                os.kill(pid, signal.SIGKILL)
+                os._exit(0)
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake, 512)
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                break
+        if running[0] == IDLE:
+            os._exit(1)
+        write_frame((running[0], os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0))

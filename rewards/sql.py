@@ -1,0 +1,114 @@
+"""`reward=sql`: run the response's SQL and the gold SQL on SQLite databases, compare the results.
+
+Modes (how results are compared; arXiv ids in `_sql_compare`):
+  spider  bags of rows under some order of the columns; rows in order only if the gold says
+          `order by`; DISTINCT stripped from both unless keep_distinct (better for training)
+  bird    sets of rows, columns in order
+  strict  bags of rows, columns in order, rows in order if the gold's last step is ORDER BY,
+          floats within 1e-6 (relative), DISTINCT kept
+Common: 1 == 1.0, NULL equals NULL, text is no number, empty equals empty (`empty_gold`).
+Several golds: any may match. Several databases (`extra_info["db"]`, `["extra_dbs"]`): a gold must
+match on every one. The SQL is the last closed ```sql fence after the thinking (see `_sql_text`);
+it is not rewritten, but for what Spider's evaluator itself repairs.
+
+Scores: `shaping` (see `_sql_shaping`), [0, 1]; `skyrl` [-1, 1], `sql_r1` [-1, 6].
+Faults of the data (`gold_error`, `db_missing`) are no matter of the answer: score and acc are NaN
+and masked is 1, for the trainer to leave the sample out of the update.
+Hostile SQL is expected: see `_sql_guard` for what is stopped, and how.
+Degenerate: a constant that happens to match, matches (`no_table_read`; the cure is more databases).
+With `arctic`, any query that runs earns 0.1, `SELECT 1` too.
+Not covered: other engines; results that differ by chance or by the time of day.
+"""
+
+from rewards._sql_check import check
+from rewards._sql_pool import pool_of
+from rewards._sql_shaping import DATA_FAULTS, score_of
+from rewards._sql_task import check_names, key_of, known_task, new_task, settings_of
+from rewards._sql_text import SQL_BYTES, extract
+
+
+async def compute_score(
+    data_source,
+    solution_str,
+    ground_truth,
+    extra_info=None,
+    *,
+    mode="spider",
+    keep_distinct=False,
+    shaping="arctic",
+    timeout_s=2.0,  # a query on one database; it is interrupted,
+    grace_s=1.0,  # and its process killed so much later if it cannot be
+    gold_timeout_s=30.0,
+    max_rows=10_000,  # or twice the gold's; so for bytes
+    max_bytes=8_000_000,
+    memory_mib=1024,  # of a worker process
+    workers=2,  # processes per calling process
+    bare_select=False,  # accept SQL outside of fences and tags
+    strict_format=False,  # at most one </think> and one fence after it, or the outcome is `format`
+    **ignored,
+) -> dict:
+    """Score one response. extra_info: {"db": path or paths, "extra_dbs": paths}.
+
+    ValueError for a bad option, RuntimeError if no worker process starts; nothing else, whatever
+    the response says.
+    """
+    if ignored:
+        check_names(*ignored)
+    settings = settings_of(
+        mode, keep_distinct, shaping, timeout_s, grace_s, gold_timeout_s,
+        max_rows, max_bytes, memory_mib, workers, bare_select, strict_format,
+    )  # fmt: skip
+    pool = pool_of(workers, memory_mib << 20)
+    key = key_of(ground_truth, extra_info, settings)
+    task = known_task(pool, key) or await new_task(pool, key)
+    if not task.usable:
+        return _report(shaping, task.faults[0][0])
+    sql, well_formed = extract(solution_str if isinstance(solution_str, str) else "", bare_select)
+    if sql is None:
+        return _report(shaping, "no_sql", task.empty_gold)
+    if strict_format and not well_formed:
+        return _report(shaping, "format", task.empty_gold)
+    if len(sql) > SQL_BYTES:  # the worker would say the same, but need not see it
+        return _report(shaping, "limit", task.empty_gold)
+    answer, known = await task.run(pool, sql)
+    if isinstance(answer, str):
+        return _report(shaping, answer, task.empty_gold, cache_hit=known)
+    outcome, rows, exec_ms, table_read, soft_f1 = answer
+    return _report(shaping, outcome, task.empty_gold, rows, exec_ms, table_read, soft_f1, known)
+
+
+def check_rows(rows, **options) -> list[dict]:
+    """Faults of the data, for use before a training: {"index", "outcome", "message"} in row order.
+
+    rows: mappings in verl's schema (`reward_model.ground_truth`, `extra_info.db`) or flat. options:
+    those of compute_score. Every gold runs once on each of its databases, with gold_timeout_s.
+    """
+    defaults = compute_score.__kwdefaults__
+    check_names(*(options.keys() - defaults.keys()))
+    return check(rows, settings_of(*(options.get(name, defaults[name]) for name in defaults)))
+
+
+def _report(
+    shaping,
+    outcome,
+    empty_gold=False,
+    rows=0,
+    exec_ms=0.0,
+    table_read=False,
+    soft_f1=0.0,
+    cache_hit=False,
+) -> dict:
+    masked = outcome in DATA_FAULTS
+    executed = outcome in ("match", "mismatch")
+    return {
+        "score": score_of(shaping, outcome, soft_f1),
+        "acc": float("nan") if masked else float(outcome == "match"),
+        "outcome": outcome,
+        "executed": float(executed),
+        "masked": float(masked),
+        "empty_gold": float(empty_gold),
+        "no_table_read": float(executed and not table_read),
+        "rows": float(rows),
+        "exec_ms": float(exec_ms),
+        "cache_hit": float(cache_hit),
+    }

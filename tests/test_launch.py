@@ -1,0 +1,93 @@
+"""The command line, as a user types it. Real runs are in test_runs.py."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from preflight import names
+
+
+def launch(*args: str, cwd: Path = ROOT, python: tuple = ()) -> subprocess.CompletedProcess:
+    command = [sys.executable, *python, str(ROOT / "launch.py"), *args]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["algo=grop"], "unknown algo= 'grop'. Did you mean grpo?"),
+        (["data.train_batch_sizee=3"], "Did you mean data.train_batch_size?"),
+        (["algo=grpo", "trainer.total_training_steps=x y"], "error:"),
+        (["lab.dataset.dir=/nowhere"], "`make data D=sql_demo` makes it"),
+        (["+x.api_key=1"], "environment"),
+        (["resume=/nowhere"], "no run there"),
+        (["trainer.n_gpus_per_node=${nothing}"], "nothing"),
+        (["hydra.run.dir=/proc/no/such"], "error:"),
+    ],
+)
+def test_a_mistake_is_told_in_three_lines_with_status_2(args, text, tmp_path):
+    done = launch(*args, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert text in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 3
+    assert "Traceback" not in done.stderr
+
+
+def test_help_lists_every_group_and_option():
+    text = launch("--help").stdout
+    for group, options in names.groups().items():
+        assert f"\n{group}=" in text
+        assert all(re.search(rf"\n    {option} ", text) for option in options)
+
+
+def test_composing_imports_nothing_heavy(tmp_path):
+    done = launch("--cfg", "job", "--resolve", cwd=tmp_path, python=("-X", "importtime"))
+    config = yaml.safe_load(done.stdout)
+    assert config["algorithm"]["adv_estimator"] == "grpo"
+    assert config["trainer"]["device"] == "cpu"
+    imported = set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
+    assert "hydra" in imported
+    assert not imported & {"torch", "verl", "ray", "transformers", "vllm", "pandas", "numpy"}
+    assert list(tmp_path.iterdir()) == []  # looking leaves nothing behind
+
+
+def test_the_profile_picks_a_model_and_the_command_line_wins():
+    def path(*args):
+        done = launch("algo=grpo", "hw=rtx4070", "reward=sql", *args, "--cfg", "job", "--resolve")
+        config = yaml.safe_load(done.stdout)["actor_rollout_ref"]
+        assert config["model"]["lora_rank"] > 0
+        assert config["actor"]["fsdp_config"]["optimizer_offload"]
+        return config["model"]["path"]
+
+    assert path() == "Qwen/Qwen2.5-1.5B-Instruct"
+    assert path("model=qwen3_0_6b") == "Qwen/Qwen3-0.6B"
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "resolved.yaml").write_text("mine")
+    done = launch(f"hydra.run.dir={run}")
+    assert done.returncode == 2
+    assert f"resume={run}" in done.stderr
+    assert [p.name for p in run.iterdir()] == ["resolved.yaml"]
+    assert (run / "resolved.yaml").read_text() == "mine"
+
+
+def test_a_sweep_goes_on_after_a_failed_job_and_prints_a_table(tmp_path):
+    done = launch("-m", "lab.model.path=/nowhere/a,/nowhere/b", cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(re.findall(r"^  [01] .*exit 2", done.stdout, re.MULTILINE)) == 2, done.stdout
+    assert "lab.model.path=/nowhere/b" in done.stdout
+
+
+def test_launch_is_short_and_names_no_algorithm():
+    source = (ROOT / "launch.py").read_text()
+    assert len(source.splitlines()) < 120
+    code = source.split('"""', 2)[2]  # the docstring shows examples
+    assert not re.search(rf"\b({'|'.join(names.groups()['algo'])})\b", code.replace('"sft" if', '"" if'))

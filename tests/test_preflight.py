@@ -1,0 +1,245 @@
+"""Every check finds its mistake, says what to do in a line, and has nothing to say about a good config."""
+
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT
+
+import preflight
+from preflight import Mistake, check, mistakes, names
+
+RL_ROW = {
+    "data_source": "x", "prompt": [{"role": "user", "content": "q"}], "ability": "x",
+    "reward_model": {"style": "rule", "ground_truth": "1"}, "extra_info": {"index": 0, "split": "train"},
+}  # fmt: skip
+SFT_ROW = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A dataset of 200 rows a file."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, row in {"train": RL_ROW, "val": RL_ROW, "sft_train": SFT_ROW, "sft_val": SFT_ROW}.items():
+        pq.write_table(pa.Table.from_pylist([row] * 200), folder / f"{name}.parquet")
+    return folder
+
+
+@pytest.fixture
+def configure(composer, data, tiny_model, tmp_path):
+    """`configure("algo=ppo", ...)` → a config that is right in all that is not overridden."""
+    base = [f"lab.dataset.dir={data}", f"lab.model.path={tiny_model}", f"lab.run_dir={tmp_path}", "reward=none"]
+
+    def make(*overrides: str):
+        again = {o.split("=")[0] for o in overrides}
+        return composer(*(o for o in base if o.split("=")[0] not in again), *overrides)
+
+    return make
+
+
+@pytest.fixture
+def said(configure):
+    """What all checks say about a config."""
+    return lambda *overrides: list(mistakes(configure(*overrides)))
+
+
+@pytest.mark.parametrize("algo", names.groups()["algo"])
+def test_a_good_config_passes(said, algo):
+    assert said(f"algo={algo}") == []
+    assert said(f"algo={algo}", "hw=cpu_x2") == []
+
+
+LOSS = "actor_rollout_ref.actor"
+ROLLOUT = "actor_rollout_ref.rollout"
+# check → cases: overrides, and what the line must say
+MISTAKES = {
+    "check_estimator": [(["algorithm.adv_estimator=grop"], "Did you mean grpo? There is: ")],
+    "check_policy_loss": [([f"{LOSS}.policy_loss.loss_mode=gpso"], "Did you mean gspo?")],
+    "check_ignored_keys": [(["custom_reward_function.path=x.py"], "Use reward.custom_reward_function.*")],
+    "check_unknown_keys": [
+        (["+trainer.tst_freq=3"], "unknown key 'trainer.tst_freq'"),
+        (["+tainer.test_freq=3"], "Did you mean trainer?"),
+        (["algo=sft", "+data.max_lenght=3"], "Did you mean max_length?"),
+    ],
+    "check_rl_batch": [
+        ([f"{LOSS}.ppo_mini_batch_size=7"], "doesn't divide data.train_batch_size=16: 8 does"),
+        (["hw=cpu_x2", "data.train_batch_size=3", f"{ROLLOUT}.n=3"], "don't divide by 2 workers"),
+        (["data.train_batch_size=256"], "has 200 rows, fewer than data.train_batch_size=256"),
+        (["algo=ppo", "critic.ppo_mini_batch_size=100"], "critic.ppo_mini_batch_size=100 doesn't divide"),
+    ],
+    "check_sft_batch": [
+        (["algo=sft", "hw=cpu_x2", "data.train_batch_size=33"], "doesn't divide by 2 workers: 32 does"),
+        (["algo=sft", "data.train_batch_size=400"], "fewer than one batch"),
+    ],
+    "check_lengths": [
+        ([f"{ROLLOUT}.max_model_len=100"], "is less than max_prompt_length + max_response_length"),
+        (["data.max_response_length=100000"], "the model's context is"),
+        (["lab.hw.tokens_per_gpu=10"], "is less than one prompt and answer"),
+    ],
+    "check_weight_bucket": [(["lab.hw.weight_bucket_mib=0"], "smaller than the model's embedding")],
+    "check_kl": [
+        (["algo=gspo", f"{LOSS}.kl_loss_coef=0.01"], "actor.use_kl_loss=true as well"),
+        (["algo=gspo", f"{LOSS}.kl_loss_coef=0.001"], "does nothing"),  # verl's default, but asked for
+        (["algorithm.kl_ctrl.kl_coef=0.005"], "algorithm.use_kl_in_reward=true as well"),
+    ],
+    "check_group": [
+        ([f"{ROLLOUT}.n=1"], "compares the answers to a prompt"),
+        ([f"{ROLLOUT}.temperature=0"], "nothing could be learned"),
+        ([f"{ROLLOUT}.val_kwargs.n=4"], "samples the same answer again"),
+    ],
+    "check_clip": [([f"{LOSS}.clip_ratio=0.3"], "clip_ratio_low and")],
+    "check_critic": [(["critic.optim.lr=1e-3"], "grpo has no critic")],
+    "check_lora": [(["lab.lora_alpha=32"], "does nothing with lab.lora_rank=0")],
+    "check_reward_of_sft": [(["algo=sft", "reward=sql"], "scores nothing")],
+    "check_data_files": [(["lab.dataset.dir=/nowhere"], "`make data D=sql_demo` makes it")],
+    "check_model": [
+        (["lab.model.path=/nowhere/model"], "no model at /nowhere/model"),
+        (["lab.model.path=/tmp"], "no Hugging Face model"),
+    ],
+    "check_reward_function": [
+        (["reward.custom_reward_function.path=/nowhere.py"], "no reward file /nowhere.py"),
+        (["reward.custom_reward_function.path=pkg://rewards.sqll"], "Did you mean sql?"),
+    ],
+    "check_loggers": [(["logger=trackio"], "pip install trackio")],
+    "check_gpus": [(["hw=rtx4070"], "hw=cpu runs anywhere")],
+    "check_flash_attention": [(["hw=h100x8"], "lab.hw.attention=sdpa")],
+    "check_one_node": [(["algo=sft", "trainer.nnodes=2"], "runs on one node")],
+}
+OTHERWISE = {"check_disk", "check_packages", "check_rows"}  # tests of their own below
+CASES = [(name, *case) for name, cases in MISTAKES.items() for case in cases]
+
+
+def all_checks() -> dict:
+    found = {}
+    for module in preflight.modules():
+        loaded = importlib.import_module(f"preflight.{module}")
+        found |= {k: f for k, f in vars(loaded).items() if k.startswith("check_") and f.__module__ == loaded.__name__}
+    return found
+
+
+def test_every_check_is_tested():
+    assert set(all_checks()) == set(MISTAKES) | OTHERWISE
+
+
+@pytest.mark.parametrize(("name", "overrides", "text"), CASES)
+def test_each_mistake_is_found(configure, name, overrides, text):
+    if name in ("check_gpus", "check_flash_attention") and shutil.which("nvidia-smi"):
+        pytest.skip("this machine has a GPU")
+    line = all_checks()[name](configure(*overrides))
+    assert line is not None and text in line
+    assert "\n" not in line
+
+
+def test_another_verl(configure, monkeypatch):
+    from preflight import check_4_machine
+
+    monkeypatch.setattr(check_4_machine, "VERL", "0.8.0")
+    assert "the files in conf/trainer are for 0.8.0" in check_4_machine.check_packages(configure())
+
+
+def test_a_reward_file_is_checked_without_running_it(said, tmp_path):
+    reward = tmp_path / "mine.py"
+    reward.write_text("raise SystemExit('ran')\ndef compute_scores(**_): return 1\n")
+    key = "reward.custom_reward_function"
+    assert "Did you mean compute_scores?" in said(f"{key}.path={reward}")[0]
+    assert said(f"{key}.path={reward}", f"{key}.name=compute_scores") == []
+    reward.write_text("def compute_score(**_)\n    return 1\n")
+    assert "mine.py, line 1: expected ':'" in said(f"{key}.path={reward}")[0]
+
+
+def test_wandb_needs_a_key(said, monkeypatch, tmp_path):
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert "WANDB_MODE=offline" in said("logger=wandb")[0]
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert said("logger=wandb") == []
+
+
+def test_a_full_disk(said, monkeypatch):
+    from preflight import check_3_files
+
+    monkeypatch.setattr(check_3_files, "MIN_FREE_GIB", 10**9)
+    assert "GiB free, 1000000000 GiB needed" in said()[0]
+
+
+def test_rows_that_cannot_be_graded(said, data, tmp_path):
+    """A gold that fails and a database that is missing, with the row's number; once for each file."""
+    import sqlite3
+
+    db = tmp_path / "d.sqlite"
+    with sqlite3.connect(db) as connection:
+        connection.execute("CREATE TABLE t (a INTEGER)")
+
+    def write(*golds: tuple[str, Path]) -> None:
+        rows = [
+            RL_ROW | {"reward_model": {"style": "rule", "ground_truth": sql},
+                      "extra_info": {"index": i, "split": "train", "db": str(path)}}
+            for i, (sql, path) in enumerate(golds)
+        ]  # fmt: skip
+        for name in ("train", "val"):
+            pq.write_table(pa.Table.from_pylist(rows * 16), tmp_path / f"{name}.parquet")
+
+    here = [f"lab.dataset.dir={tmp_path}", "reward=sql"]
+    write(("SELECT a FROM t", db), ("SELECT b FROM t", db), ("SELECT a FROM t", tmp_path / "none.sqlite"))
+    line = said(*here)[0]
+    assert "gold_error" in line or "db_missing" in line
+    assert said(*here, "lab.check_data=false") == []
+    write(("SELECT a FROM t", db))
+    assert said(*here) == []
+    assert (tmp_path / "train.checked.json").exists()
+
+
+def test_three_lines_at_most(composer):
+    with pytest.raises(Mistake) as caught:
+        check(composer("lab.dataset.dir=/nowhere", "lab.model.path=/nowhere/x", "algorithm.adv_estimator=x",
+                       "actor_rollout_ref.rollout.n=1", "lab.lora_alpha=3"))  # fmt: skip
+    assert 2 <= len(str(caught.value).splitlines()) <= 3
+
+
+def test_preflight_imports_neither_torch_nor_verl():
+    code = """
+import sys, preflight, importlib
+for name in preflight.modules(): importlib.import_module(f"preflight.{name}")
+print([m for m in ("torch", "verl", "ray", "transformers", "vllm") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["algo=grop"], "Did you mean grpo?"),
+        (["-m", "algo=grpo,rlo"], "Did you mean rloo?"),
+        (["+lab.env.WANDB_API_KEY=abc"], "Put it into the environment"),
+        (["++x.password=abc"], "no secret on the command line"),
+        (["resume=/nowhere"], "no run there"),
+    ],
+)
+def test_mistakes_on_the_command_line(argv, text):
+    with pytest.raises(Mistake, match=re.escape(text)):
+        names.check_argv(argv)
+
+
+def test_names_of_tokens_are_no_secrets():
+    argv = ["lab.hw.tokens_per_gpu=3", "data.tokenizer=x", "algo=glob(*)", "actor_rollout_ref.actor.x=[1,2]"]
+    assert names.check_argv(argv) == argv
+
+
+def test_resume_takes_the_overrides_of_the_run(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra/overrides.yaml").write_text("- algo=ppo\n- trainer.total_training_steps=3\n")
+    (tmp_path / "resolved.yaml").write_text("")
+    expected = ["algo=ppo", f"hydra.run.dir={tmp_path}", "trainer.total_training_steps=9"]
+    assert names.check_argv([f"resume={tmp_path}", "trainer.total_training_steps=9"]) == expected
+    with pytest.raises(Mistake, match="holds a run already"):
+        names.check_argv([f"hydra.run.dir={tmp_path}"])
+
+

@@ -1,0 +1,273 @@
+"""Real runs of verl on this CPU, through the command line that a user types.
+
+`make test` makes the one marked quick; `make test-all` makes all.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import ROOT
+
+from plugins.progress import read_metrics
+
+pytestmark = pytest.mark.real
+STEPS = 2
+
+
+@pytest.fixture(scope="session")
+def sql_demo(tmp_path_factory):
+    """dataset=sql_demo, small."""
+    folder = tmp_path_factory.mktemp("sql_demo")
+    command = [sys.executable, "-m", "data_prep", "sql_demo", "--out", folder / "data", "--train-rows", "200",
+               "--sft-rows", "200"]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return folder / "data"
+
+
+class Run:
+    """A run that has ended."""
+
+    def __init__(self, folder: Path, done: subprocess.CompletedProcess):
+        self.folder, self.done = folder, done
+        self.metrics = read_metrics(folder / "metrics.jsonl")
+
+    def log(self) -> str:
+        return (self.folder / "log.txt").read_text(errors="replace")
+
+    def at(self, step: int, name: str) -> float:
+        return self.metrics[step][name]
+
+
+@pytest.fixture
+def start(sql_demo, tiny_model, tmp_path):
+    """`start("algo=ppo", ...)` → a running launch.py on the small data; 16 prompts validate."""
+    started = []
+
+    def begin(*overrides: str, folder: Path = tmp_path / "run") -> subprocess.Popen:
+        base = {
+            "hydra.run.dir": folder, "lab.dataset.dir": sql_demo, "lab.model.path": tiny_model,
+            "lab.hw.samples_per_step": 32, "lab.dataset.val_max_samples": 16, "lab.hw.sft_batch_size": 16,
+            "trainer.total_training_steps": STEPS, "trainer.save_freq": -1, "trainer.test_freq": STEPS,
+        }  # fmt: skip
+        again = {o.split("=")[0].lstrip("+") for o in overrides}
+        args = [f"{k}={v}" for k, v in base.items() if k not in again]
+        if any(o.startswith("resume=") for o in overrides):
+            args = []
+        process = subprocess.Popen(
+            [sys.executable, "launch.py", *args, *overrides],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.fixture
+def run(start, tmp_path):
+    """The same, to its end; by default a run that must succeed and leave nothing."""
+
+    def go(*overrides: str, folder: Path = tmp_path / "run", status: int = 0) -> Run:
+        before = leftovers()
+        process = start(*overrides, folder=folder)
+        output = process.communicate(timeout=600)[0]
+        result = Run(folder, subprocess.CompletedProcess(process.args, process.returncode, output))
+        assert process.returncode == status, output
+        assert leftovers() <= before, leftovers() - before
+        return result
+
+    return go
+
+
+def leftovers() -> set[str]:
+    """What a run could leave: processes of Ray or vLLM, shared memory, temporary folders."""
+    names = {str(path) for place in ("/dev/shm", "/tmp") for path in Path(place).glob("*")
+             if re.match(r"(psm|sem\.|verl_|torch_|plasma|verl-lab)", path.name)}  # fmt: skip
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if re.search(r"ray::|raylet|gcs_server|EngineCore|main_ppo|sft_trainer|prefork", line):
+            names.add(f"{process.pid} {line[:80]}")
+    return names
+
+
+@pytest.mark.quick
+def test_grpo_with_the_sql_reward(run):
+    """The path of the README: Ray, FSDP2, vLLM and the real reward, with everything a run's folder has."""
+    result = run("trainer.save_freq=2")
+    assert set(result.metrics) == {0, 1, 2}
+    for step in (1, 2):
+        # vLLM samples from the very weights that the actor has
+        assert result.at(step, "training/rollout_probs_diff_max") < 1e-5
+        assert result.at(step, "actor/grad_norm") > 0
+        outcomes = {k: v for k, v in result.metrics[step].items() if k.startswith("reward/outcome/")}
+        assert sum(outcomes.values()) == pytest.approx(1)
+        assert result.at(step, "reward/masked") == 0
+        assert len((result.folder / f"rollouts/{step}.jsonl").read_text().splitlines()) == 32
+    assert "val-core/sql_demo/acc/mean@1" in result.metrics[0]
+    row = json.loads((result.folder / "validation/2.jsonl").read_text().splitlines()[0])
+    assert {"input", "output", "gts", "score", "acc", "outcome", "executed"} <= set(row)
+    # what the user saw: a line a step and no flood
+    lines = result.done.stdout.splitlines()
+    assert len(lines) < 20
+    assert any(re.search(r" 2/2 ", line) for line in lines), result.done.stdout
+    # the folder
+    config = yaml.safe_load((result.folder / "resolved.yaml").read_text())
+    assert "${" not in (result.folder / "resolved.yaml").read_text()
+    assert config["reward"]["custom_reward_function"]["path"] == "pkg://rewards.sql"
+    attempt = json.loads((result.folder / "run.json").read_text())["attempts"][0]
+    assert attempt["exit"] == 0 and attempt["versions"]["verl"] and attempt["end"] > attempt["start"]
+    assert (result.folder / "checkpoints/global_step_2/actor/huggingface/model.safetensors").exists()
+
+
+def test_sft_and_rl_from_its_folder(run, tmp_path):
+    sft = run("algo=sft", "trainer.total_training_steps=6", "trainer.test_freq=3", folder=tmp_path / "sft")
+    assert sft.at(6, "train/loss") < sft.at(1, "train/loss")
+    assert sft.at(6, "val/loss") < sft.at(3, "val/loss")
+    config = json.loads((tmp_path / "sft/checkpoints/global_step_6/huggingface/config.json").read_text())
+    assert config["architectures"] == ["Qwen2ForCausalLM"]
+    rl = run(f"lab.model.path={tmp_path / 'sft'}", folder=tmp_path / "rl")
+    resolved = yaml.safe_load((tmp_path / "rl/resolved.yaml").read_text())
+    assert resolved["actor_rollout_ref"]["model"]["path"].endswith("sft/checkpoints/global_step_6/huggingface")
+    assert set(rl.metrics) == {0, 1, 2}
+
+
+def test_ppo_trains_a_critic(run):
+    result = run("algo=ppo", "trainer.val_before_train=false")
+    assert result.at(1, "critic/grad_norm") > 0
+    assert result.at(1, "critic/vf_loss") > 0
+
+
+def test_lora_trains_an_adapter(run):
+    result = run("lab.lora_rank=8", "trainer.save_freq=2", "trainer.val_before_train=false")
+    assert result.at(2, "actor/grad_norm") > 0
+    assert result.at(2, "training/rollout_probs_diff_max") < 1e-4  # the adapter reached vLLM
+    assert list((result.folder / "checkpoints/global_step_2/actor").rglob("adapter_model.safetensors"))
+
+
+def test_two_workers(run):
+    result = run("hw=cpu_x2", "trainer.val_before_train=false")
+    assert result.at(2, "training/rollout_probs_diff_max") < 1e-5
+    assert "global_seqlen/minmax_diff" in result.metrics[2]
+    assert result.log().count("FSDP") > 0
+
+
+def test_resume_after_kill_9(start, run, tmp_path):
+    folder = tmp_path / "run"
+    process = start("trainer.total_training_steps=40", "trainer.save_freq=2", "trainer.val_before_train=false",
+                    "trainer.test_freq=-1", folder=folder)  # fmt: skip
+    tree: list[psutil.Process] = []
+    deadline = time.time() + 300
+    while max(read_metrics(folder / "metrics.jsonl"), default=0) < 3:
+        assert process.poll() is None and time.time() < deadline, process.stdout.read()
+        tree = psutil.Process(process.pid).children(recursive=True)
+        time.sleep(0.2)
+    process.kill()  # the launcher itself: nobody cleans up, as when a machine goes down
+    for child in tree:
+        if child.is_running():
+            child.kill()
+    first = (folder / "metrics.jsonl").read_text()
+    last = max(read_metrics(folder / "metrics.jsonl"))
+    saved = int((folder / "checkpoints/latest_checkpointed_iteration.txt").read_text())
+    resumed = run(f"resume={folder}", f"trainer.total_training_steps={last + 2}", folder=folder)
+    assert (folder / "metrics.jsonl").read_text().startswith(first.rpartition("\n")[0])  # the past is there
+    assert sorted(s for s in resumed.metrics if s) == list(range(1, last + 3))  # and the steps go on
+    assert f"global step to {saved}" in resumed.log()
+    assert len(json.loads((folder / "run.json").read_text())["attempts"]) == 2
+
+
+def test_a_sweep_runs_one_job_after_another(start, tmp_path):
+    process = start("-m", "algo=gspo,rloo", f"hydra.sweep.dir={tmp_path / 'sweep'}", "trainer.val_before_train=false")
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output
+    for job, loss in enumerate(("gspo", "vanilla")):
+        resolved = yaml.safe_load((tmp_path / f"sweep/{job}/resolved.yaml").read_text())
+        assert resolved["actor_rollout_ref"]["actor"]["policy_loss"]["loss_mode"] == loss
+        assert max(read_metrics(tmp_path / f"sweep/{job}/metrics.jsonl")) == STEPS
+    assert re.search(r"^\* [01] ", output, re.MULTILINE), output
+    assert "best validation" in output
+
+
+def test_verls_own_entry_point_repeats_a_run(run, tmp_path):
+    """resolved.yaml is a complete config of verl: no launch.py, no environment."""
+    first = run("trainer.val_before_train=false", "trainer.test_freq=-1")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("VERL", "LAB", "RAY", "VLLM"))}
+    again = tmp_path / "again"
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", str(first.folder),
+               "--config-name", "resolved", f"hydra.run.dir={again}",
+               f"ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH={again}/metrics.jsonl"]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    metrics = read_metrics(again / "metrics.jsonl")
+    assert set(metrics) == {1, 2}
+    name = "response_length/mean"  # the same seed, the same first batch
+    assert metrics[1]["prompt_length/mean"] == first.at(1, "prompt_length/mean")
+    assert metrics[1][name] == pytest.approx(first.at(1, name), rel=0.5)
+
+
+def test_ctrl_c_stops_everything(start, tmp_path):
+    before = leftovers()
+    process = start("trainer.total_training_steps=1000")
+    deadline = time.time() + 300
+    while not read_metrics(tmp_path / "run/metrics.jsonl"):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
+    assert "stopped" in output and "Traceback" not in output
+    assert leftovers() <= before, leftovers() - before
+    assert json.loads((tmp_path / "run/run.json").read_text())["attempts"][0]["exit"] == 130
+
+
+def test_a_crash_gives_the_last_error_and_the_whole_log(run, tmp_path):
+    reward = tmp_path / "broken.py"
+    reward.write_text("raise ImportError('a package that my reward needs')\ndef compute_score(**_): return 0.0\n")
+    result = run("reward=none", f"reward.custom_reward_function.path={reward}", status=1)
+    assert "a package that my reward needs" in result.done.stdout
+    assert "log.txt" in result.done.stdout.splitlines()[-1]
+    assert len(result.done.stdout.splitlines()) < 40
+
+
+def test_a_step_that_hangs_is_noticed(run, tmp_path):
+    reward = tmp_path / "hangs.py"
+    reward.write_text("import asyncio\nasync def compute_score(**_):\n    await asyncio.sleep(10_000)\n")
+    result = run("reward=none", f"reward.custom_reward_function.path={reward}", "trainer.val_before_train=false",
+                 "lab.stall_timeout_s=45", status=124)  # fmt: skip
+    assert "no progress for 0:45 (lab.stall_timeout_s)" in result.done.stdout
+    assert "MainThread" in (result.folder / "stacks.txt").read_text()
+
+
+def test_samples_that_cannot_be_graded_are_masked(run, sql_demo, tmp_path):
+    """A quarter of the golds don't run: counted, and out of the update."""
+    broken = tmp_path / "data"
+    broken.mkdir()
+    for name in ("train", "val"):
+        rows = pq.read_table(sql_demo / f"{name}.parquet").to_pylist()
+        for row in rows[::4] if name == "train" else []:
+            row["reward_model"]["ground_truth"] = "SELECT no_such_column FROM nowhere"
+        pq.write_table(pa.Table.from_pylist(rows), broken / f"{name}.parquet")
+    refused = run(f"lab.dataset.dir={broken}", folder=tmp_path / "refused", status=2)
+    assert "50 rows can't be graded" in refused.done.stdout
+    result = run(f"lab.dataset.dir={broken}", "lab.check_data=false", "trainer.total_training_steps=3",
+                 "trainer.val_before_train=false", "trainer.test_freq=-1")  # fmt: skip
+    masked = [result.at(step, "reward/masked") for step in (1, 2, 3)]
+    assert 0 < sum(masked) / 3 < 0.6, masked
+    for step in (1, 2, 3):
+        share = result.metrics[step].get("reward/outcome/gold_error", 0)
+        assert share == pytest.approx(result.at(step, "reward/masked"))
+        assert abs(result.at(step, "actor/grad_norm")) < 1e4
