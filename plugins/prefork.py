@@ -50,10 +50,11 @@ def open_fds() -> list[int]:
 def client(argv: list[str]) -> int:
     """Run `argv` in a fork of the server; returns its exit status."""
     python = [os.environ.get("PREFORK_PYTHON", sys.executable), *argv]
-    path = os.environ.get(SOCKET_ENV)
+    if any("multiprocessing.resource_tracker" in arg for arg in argv):  # needs none of the imports,
+        os.execv(python[0], python)  # and the supervisor knows it by its command line
     conn = socket.socket(socket.AF_UNIX)
     try:
-        conn.connect(path or "")
+        conn.connect(os.environ.get(SOCKET_ENV, ""))
     except OSError:
         os.execv(python[0], python)
     fds = open_fds()
@@ -174,6 +175,7 @@ def serve(path: str, modules: list[str]) -> None:
     import shlex
 
     die_with_parent()
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # not plugins/ itself
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)  # clients may come before the imports are done: they wait in the queue

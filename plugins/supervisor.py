@@ -60,14 +60,21 @@ def shared_memory_of(processes: list[psutil.Process]) -> set[str]:
     return found
 
 
-def stop_all(grace_s: float) -> None:
-    """End every descendant: wait, then kill, until none is left (a dying parent may still fork)."""
-    psutil.wait_procs(descendants(), timeout=grace_s)
-    for _ in range(50):
+def is_tracker(process: psutil.Process) -> bool:
+    """Whether it is multiprocessing's resource tracker, which unlinks semaphores as its last act."""
+    with contextlib.suppress(psutil.Error):
+        return "multiprocessing.resource_tracker" in " ".join(process.cmdline())
+    return False
+
+
+def stop_all() -> None:
+    """Kill every descendant, until none is left (a dying parent may still fork)."""
+    for attempt in range(50):
         left = [p for p in descendants() if p.status() != psutil.STATUS_ZOMBIE]
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+                if attempt > 20 or not is_tracker(process):  # trackers end when all others have
+                    process.kill()
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:  # reap the orphans that came to this process
                 pass
@@ -175,7 +182,7 @@ def run(
             memory |= shared_memory_of(descendants())
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(grace_s)
-            stop_all(grace_s=0)
+            stop_all()
             for file in memory:
                 with contextlib.suppress(OSError):
                     os.remove(file)
