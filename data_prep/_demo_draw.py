@@ -14,7 +14,7 @@ AGGREGATES = {
 
 
 def rounded(value: int, column: Column) -> int:
-    """A number as people put it into a question: 7, 35 (37), 450 (431), 4500 (4377), 1985 (1987)."""
+    """A number as people put it into a question: 7, 35 (37), 450 (431), 1985 (1987)."""
     step = 5 if column.is_year else max(1, 10 ** (len(str(value)) - 1) // 2)
     return round(value / step) * step
 

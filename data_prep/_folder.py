@@ -8,6 +8,7 @@ that holds anything else is an error that names `--force`.
 import fcntl
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -57,8 +58,9 @@ def _read_card(out: Path) -> dict | None:
     try:
         card = json.loads((out / CARD).read_text())
         inside = all(".." not in Path(f).parts and not Path(f).is_absolute() for f in card["files"])
-        return card if inside and card["made"]["options"] is not None else None
-    except (OSError, ValueError, TypeError, KeyError):
+        known = all("sha256" in facts for facts in card["files"].values())
+        return card if inside and known and isinstance(card["made"]["options"], dict) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
@@ -66,6 +68,8 @@ def _differences(out: Path, card: dict, made: dict) -> list[str]:
     """What keeps the folder from being what `made` would give."""
     found = []
     old, new = card["made"], made
+    if old.get("name") != new["name"]:
+        return [f"it holds {old.get('name')}, not {new['name']}"]
     for option in sorted({*old["options"], *new["options"]}):
         was, now = old["options"].get(option), new["options"].get(option)
         if was != now:
@@ -117,18 +121,34 @@ def build(
             work = partial / "files"
             shutil.rmtree(work, ignore_errors=True)  # what a killed run left
             work.mkdir()
-            card = {"made": made, **fill(work)}
+            card = {"made": made, **_filled(fill, work, out)}
             files = sorted(p for p in work.rglob("*") if p.is_file())
             card["files"] = {
                 str(p.relative_to(work)): {"bytes": p.stat().st_size, "sha256": sha256(p)}
                 for p in files
             }
+            text = json.dumps(card, indent=2, ensure_ascii=False)
+            (work / CARD).write_text(text + "\n")
             _commit(work, out, card, old)
         finally:
             shutil.rmtree(partial)
             if not any(out.iterdir()):
                 out.rmdir()
     return card
+
+
+def _filled(fill: Callable[[Path], dict], work: Path, out: Path) -> dict:
+    """`fill(work)`; a full disk is a UserError whichever library met it."""
+    try:
+        return fill(work)
+    except UserError:
+        raise
+    except Exception as error:
+        # pyarrow's OSError names no file; sqlite3, tokenizers and safetensors have their own errors
+        nameless = isinstance(error, OSError) and not error.filename
+        if nameless or re.search(r"disk|os error \d+", str(error)):
+            raise UserError(f"can't write {out}: {error}") from error
+        raise
 
 
 def _commit(work: Path, out: Path, card: dict, old: dict | None) -> None:
@@ -139,6 +159,4 @@ def _commit(work: Path, out: Path, card: dict, old: dict | None) -> None:
     for file in card["files"]:
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         (work / file).replace(out / file)
-    text = json.dumps(card, indent=2, ensure_ascii=False)
-    (work / CARD).write_text(text + "\n")
     (work / CARD).replace(out / CARD)

@@ -13,9 +13,10 @@ def load_tokenizer(path: str):
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # whatever a broken or missing folder makes transformers raise
-        raise UserError(f"no tokenizer at {path!r}: {str(error).splitlines()[0]}") from None
+        why = " ".join(str(error).split())[:100]
+        raise UserError(f"no model folder with a tokenizer at {path!r}: {why} ...") from None
     if not tokenizer.chat_template:
         raise UserError(f"the tokenizer at {path!r} has no chat template")
     return tokenizer

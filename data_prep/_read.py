@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -20,6 +21,8 @@ import pyarrow.parquet as pq
 from data_prep import UserError
 
 PIECE = 1 << 20
+FOREIGN = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip"}
+CUT = 16  # characters: more than a JSON word or escape that the end of a piece cuts off
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ def read(file: Path) -> Iterator[dict | Broken]:
         start = f.read(4)
     if start == b"PAR1":
         return _parquet(file)
+    if start[:2] in FOREIGN:
+        raise UserError(f"{file} is {FOREIGN[start[:2]]}; UTF-8 text or parquet, please")
     return _text(file)
 
 
@@ -51,12 +56,26 @@ def _text(file: Path) -> Iterator[dict | Broken]:
         yield from _array(f, file) if first == "[" else _jsonl(f)
 
 
-def _parquet(file: Path) -> Iterator[dict]:
+@contextmanager
+def reading_parquet(file: Path) -> Iterator[None]:
+    """Turns what pyarrow raises for a broken file into a UserError."""
     try:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
-    except pa.ArrowInvalid as error:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not a readable parquet file: {error}") from None
+
+
+def _parquet(file: Path) -> Iterator[dict]:
+    with reading_parquet(file):
+        parquet = pq.ParquetFile(file)
+        _check_header(parquet.schema_arrow.names, file)
+        for batch in parquet.iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+
+
+def _check_header(names: list[str], file: Path) -> None:
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"the header of {file} is empty or names a column twice: {names}")
 
 
 def _object(value: object, text: str) -> dict | Broken:
@@ -74,48 +93,63 @@ def _jsonl(f: IO[str]) -> Iterator[dict | Broken]:
 
 def _array(f: IO[str], file: Path) -> Iterator[dict | Broken]:
     """The elements of one JSON array, read in pieces so that memory does not grow with it."""
-    decoder, space, mark = json.JSONDecoder(), re.compile(r"\s*"), re.compile(r"\s*([,\]])")
-    text, at = f.read(PIECE), 0
-    at = space.match(text, at).end() + 1  # past the bracket
-    first = True
-    while True:
+    decoder, space, mark = json.JSONDecoder(), re.compile(r"\s*"), re.compile(r"[,\]]?")
+    text, number, after = f.read(PIECE), 0, ","
+    at = space.match(text).end() + 1  # past the bracket
+    while after != "]":
         at = space.match(text, at).end()
-        if first and text[at : at + 1] == "]":
-            return
+        if not number and text[at : at + 1] == "]":
+            at += 1
+            break
         try:
             value, end = decoder.raw_decode(text, at)
-            after = mark.match(text, end)
-            why = f"',' or ']' missing after {text[at:end][-40:]!r}"
+            wrong = space.match(text, end).end()
+            after, why = mark.match(text, wrong)[0], "',' or ']' missing"
         except (ValueError, RecursionError) as error:
-            after, why = None, str(error)
+            after, why = "", getattr(error, "msg", str(error))
+            wrong = len(text) if "Unterminated" in why else getattr(error, "pos", at)
         if after:
             yield _object(value, text[at:end])
-            if after[1] == "]":
-                return
-            at, first = after.end(), False
+            at, number = wrong + 1, number + 1
         else:  # cut off by the end of the piece, or broken; doubling keeps the work linear
-            more = f.read(max(PIECE, len(text)))
+            more = f.read(max(PIECE, len(text))) if len(text) - wrong < CUT else ""
             if not more:
-                raise UserError(f"{file} is a broken JSON array: {why}")
+                raise UserError(f"{file} is a broken JSON array: element {number}: {why}")
             text, at = text[at:] + more, 0
+    while not text[at:].strip():
+        text, at = f.read(PIECE), 0
+        if not text:
+            return
+    raise UserError(f"{file} goes on behind the end of its JSON array: {text[at:].strip()[:40]!r}")
 
 
 def _csv(f: IO[str], file: Path) -> Iterator[dict | Broken]:
     """Rows by the header's names; a row of another length is broken."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    rows = csv.reader(f, delimiter="\t" if file.suffix.lower() == ".tsv" else ",", strict=True)
-    header = next(rows, [])
-    if not header or len(set(header)) < len(header):
-        raise UserError(f"the header of {file} is empty or names a column twice: {header}")
+    lines: list[str] = []  # of the present row
+
+    def remembered() -> Iterator[str]:
+        for line in f:
+            lines.append(line)
+            yield line
+
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
+    rows, header = csv.reader(remembered(), delimiter=delimiter, strict=True), None
     while True:
+        lines.clear()
         try:
-            cells = next(rows)
-        except StopIteration:
-            return
+            cells = next(rows, None)
         except csv.Error as error:
-            yield Broken("", f"not CSV: {error}")
+            if header is None:
+                raise UserError(f"the header of {file} is not CSV: {error}") from None
+            yield Broken("".join(lines), f"not CSV: {error}")
             continue
-        if len(cells) == len(header):
+        if header is None:
+            header = cells or []
+            _check_header(header, file)
+        elif cells is None:
+            return
+        elif len(cells) == len(header):
             yield dict(zip(header, cells, strict=True))
         elif cells:
-            yield Broken(str(cells), f"{len(cells)} cells under a header of {len(header)}")
+            yield Broken("".join(lines), f"{len(cells)} cells under a header of {len(header)}")

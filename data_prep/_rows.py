@@ -80,7 +80,7 @@ class Rows:
         self.counts: Counter[str] = Counter(read=0, train=0, val=0, rejected=0)
         self.notes: dict[str, object] = {}
         self._files: dict[str, _File] = {}
-        self._bad: list[str] = []
+        self._bad: list[str] = []  # the first ones, as lines of an error
         self._name = ""
         self._rejected = None
 
@@ -119,12 +119,17 @@ class Rows:
                 self._rejected = (self.folder / "rejected.jsonl").open("w")
             line = {"source": self._name, "row": number, "reason": why, "data": raw}
             self._rejected.write(json.dumps(line, default=str) + "\n")
-        elif len(self._bad) < SHOWN:
+        if len(self._bad) < SHOWN:
             self._bad.append(f"  {self._name} row {number}: {why[:300]}")
 
     def leave_out(self, why: str) -> None:
         """Count a good row that is not wanted, under the name `why`."""
         self.counts[why] += 1
+
+    def abandon(self) -> None:
+        """Have the unfinished files say nothing: closing them would try to write what is left."""
+        for file in self._files.values():
+            file.writer.is_open = False
 
     def _file(self, name: str, kind: str) -> _File:
         if name not in self._files:
@@ -138,18 +143,21 @@ class Rows:
             file.close()
         if self._rejected:
             self._rejected.close()
-        counts = dict(self.counts)
-        if self._bad:
+        counts, bad = dict(self.counts), "\n".join(self._bad)
+        if not counts["read"]:
+            raise UserError(f"{self._name} has no rows")
+        if bad and self.on_bad == "fail":
             raise UserError(
                 f"{counts['rejected']} of {counts['read']} rows are bad (the first is row 0):\n"
-                + "\n".join(self._bad)
-                + "\nNothing was written; --on-bad skip leaves them out and keeps them aside"
+                f"{bad}\nNothing was written; --on-bad skip leaves them out and keeps them aside"
             )
         if counts["read"] != sum(n for name, n in counts.items() if name != "read"):
             raise RuntimeError(f"rows were lost without being counted: {counts}")
         if not counts["train"] or not counts["val"]:
             empty = "val" if counts["train"] else "train"
-            raise UserError(f"no rows for {empty}: {counts}. See --val-share and rejected rows")
+            found = ", ".join(f"{n} {name}" for name, n in counts.items())
+            why = f". The first that are bad:\n{bad}" if bad else "; see --val-share"
+            raise UserError(f"no rows for {empty} ({found}){why}")
         written = {f"{name}.parquet": file for name, file in self._files.items()}
         return {
             "counts": counts,
@@ -180,8 +188,12 @@ def make(
     def write(folder: Path) -> dict:
         tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
         rows = Rows(folder, extra or {}, getattr(args, "on_bad", "fail"), tokenizer)
-        fill(rows)
-        return rows.close()
+        try:
+            fill(rows)
+            return rows.close()
+        except BaseException:
+            rows.abandon()
+            raise
 
     card = _folder.build(name, args.out, options, write, inputs, force)
     counts = ", ".join(f"{n} {rows}" for n, rows in card["rows"].items())

@@ -85,6 +85,9 @@ def _messages(field: str, value: object, last: tuple[str, ...]) -> Iterator[str]
             yield f"{at}: {_is(message)}, not a message {{role, content}}"
             continue
         role, content = message.get("role"), message.get("content")
+        for more in message:
+            if more not in ("role", "content") and message[more] is not None:
+                yield f"{at}.{more}: a message is {{role, content}}, this would be lost"
         if role not in ROLES:
             yield f"{at}.role: {role!r} is none of {', '.join(ROLES)}"
         elif role == "system" and i > 0:

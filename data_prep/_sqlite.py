@@ -1,7 +1,8 @@
 """Read-only look at SQLite databases: run a gold, read the schema.
 
-A gold is a data set's own query and not hostile: a read-only connection and a progress handler
-that stops it at the time limit are enough. Answers of a model are another matter (the reward's).
+A gold comes with its data set: a read-only connection, an allow-list (`VACUUM INTO` and `ATTACH`
+make files on a read-only one, too) and a time limit are enough. Answers of a model are another
+matter (the reward's).
 """
 
 import sqlite3
@@ -10,12 +11,21 @@ from pathlib import Path
 from urllib.parse import quote
 
 TIMEOUT_S = 30.0
+ALLOWED = {
+    sqlite3.SQLITE_SELECT,
+    sqlite3.SQLITE_READ,
+    sqlite3.SQLITE_FUNCTION,
+    sqlite3.SQLITE_RECURSIVE,
+}
 
 
 def connect(file: Path) -> sqlite3.Connection:
-    """A read-only connection; text that isn't UTF-8 is read with replacement characters."""
+    """A connection that can only read; bytes that aren't UTF-8 come as replacement characters."""
     conn = sqlite3.connect(f"file:{quote(str(file))}?mode=ro&immutable=1", uri=True)
     conn.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    conn.set_authorizer(
+        lambda action, *_: sqlite3.SQLITE_OK if action in ALLOWED else sqlite3.SQLITE_DENY
+    )
     return conn
 
 
@@ -35,6 +45,8 @@ def execute(conn: sqlite3.Connection, sql: str, timeout_s: float = TIMEOUT_S) ->
         if time.monotonic() > end:
             raise TimeoutError(f"still running after {timeout_s:g} s") from error
         raise
+    except sqlite3.Warning as error:  # two statements, before Python 3.11
+        raise sqlite3.ProgrammingError(str(error)) from error
     finally:
         conn.set_progress_handler(None, 0)
 

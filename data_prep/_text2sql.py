@@ -6,7 +6,6 @@ database is missing, is bad. The schema in the prompt is read from the database 
 
 import argparse
 import functools
-import json
 import random
 import sqlite3
 from collections import Counter
@@ -17,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_prep import UserError, _rows, _sqlite
+from data_prep._read import Broken, read
 
 SYSTEM = (
     "You answer questions about a SQLite database. Think if you need to, then answer with one SQL "
@@ -47,7 +47,7 @@ class Asked:
 
 def add_options(parser: argparse.ArgumentParser, name: str) -> None:
     """The options of both benchmarks."""
-    parser.add_argument("--source", type=Path, required=True, help="folder in the official layout")
+    parser.add_argument("source", type=Path, metavar="FOLDER", help="in the official layout")
     parser.add_argument(
         "--sample-rows", type=int, default=0, metavar="K", help="rows a table in the prompt (0)"
     )
@@ -66,17 +66,6 @@ def find(source: Path, name: str) -> Path | None:
     return next(
         (p for p in [source / name, *sorted(source.glob(f"*/{name}"))] if p.is_file()), None
     )
-
-
-def load(file: Path) -> list[dict]:
-    """The questions of a benchmark file (at most some 10,000). Raises UserError."""
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON: {error}") from None
-    if not isinstance(rows, list):
-        raise UserError(f"{file} is not a list of questions")
-    return rows
 
 
 def split_databases(db_ids: Iterable[str], share: float, seed: int) -> set[str]:
@@ -106,7 +95,7 @@ class Benchmark:
             lambda file: _sqlite.schema(self.connect(file), sample_rows)
         )
 
-    def rows(self, asked: Asked, number: int, split: str, databases: Path) -> tuple[dict, dict]:
+    def rows(self, asked: Asked, index: int, split: str, databases: Path) -> tuple[dict, dict]:
         """(RL row, SFT row). Raises ValueError with the reason if the question is unusable."""
         for field in ("db_id", "question", "gold"):
             value = getattr(asked, field)
@@ -127,8 +116,9 @@ class Benchmark:
             {"role": "system", "content": SYSTEM},
             {"role": "user", "content": f"{schema}\n\n{evidence}Question: {asked.question}"},
         ]
-        info = {"index": number, "split": split, "db": str(db), "db_id": asked.db_id}
-        info |= {"question": asked.question, "difficulty": asked.difficulty}
+        info = {"index": index, "split": split, "db": str(db), "db_id": asked.db_id}
+        difficulty = None if asked.difficulty is None else str(asked.difficulty)
+        info |= {"question": asked.question, "difficulty": difficulty}
         rl = {
             "data_source": self.name,
             "prompt": prompt,
@@ -144,10 +134,15 @@ def run(
     name: str, args: argparse.Namespace, parts: list[Part], ask: Callable[[Mapping], Asked]
 ) -> None:
     """Make the dataset `name` from `parts`; `ask` maps a benchmark's row."""
-    loaded = [(part, load(part.file)) for part in parts]
+    loaded = [(part, list(read(part.file))) for part in parts]  # at most some 10,000 questions
     val_ids: set[str] | None = None
     if len({part.split for part in parts}) == 1:
         ids = [str(row.get("db_id")) for _, rows in loaded for row in rows if isinstance(row, dict)]
+        if len(set(ids)) < 2:
+            raise UserError(
+                f"only {parts[0].file} is there: a split by database needs questions on two "
+                f"databases at least, and it has {len(set(ids))}"
+            )
         val_ids = split_databases(ids, args.val_share, args.seed)
         print(
             f"only {parts[0].file.name} is there: split by database, "
@@ -155,26 +150,25 @@ def run(
         )
     benchmark = Benchmark(name, args.sample_rows)
 
-    def keep(rows: _rows.Rows, part: Part, number: int, row: object) -> None:
-        if not isinstance(row, dict):
-            rows.reject(number, row, "not an object")
+    def keep(rows: _rows.Rows, part: Part, number: int, row: dict | Broken) -> None:
+        if isinstance(row, Broken):
+            rows.reject(number, row.text, row.why)
             return
         asked, split = ask(row), part.split
         if val_ids is not None:
-            split = "val" if asked.db_id in val_ids else "train"
+            split = "val" if str(asked.db_id) in val_ids else "train"
         try:
-            rl, sft = benchmark.rows(asked, number, split, part.databases)
-        except ValueError as error:
+            index = rows.counts["read"] - 1  # of all files
+            rl, sft = benchmark.rows(asked, index, split, part.databases)
+        except (ValueError, OSError) as error:  # OSError: no name for a file, no permission
             rows.reject(number, row, str(error))
             return
         rows.add(number, row, rl, sft)
 
     def fill(rows: _rows.Rows) -> None:
-        first = 0
         for part, some in loaded:
             for number, row in rows.reading(some, part.file.name, len(some)):
-                keep(rows, part, first + number, row)
-            first += len(some)
+                keep(rows, part, number, row)
         rows.notes["empty_golds"] = benchmark.empty_golds
 
     databases = [db for part in parts for db in part.databases.glob("*/*.sqlite")]

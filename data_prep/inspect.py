@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep import UserError, _schema
 from data_prep._lengths import Lengths, load_tokenizer
+from data_prep._read import reading_parquet
 
 SHOWN = 10
 
@@ -42,26 +42,25 @@ def run(args: argparse.Namespace) -> int:
     """Print the report; returns 1 if rows are bad, else 0."""
     if not args.file.is_file():
         raise UserError(f"no file {args.file}")
-    try:
-        file = pq.ParquetFile(args.file)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{args.file} is not a parquet file: {error}") from None
-    kind = _schema.kind_of(file.schema_arrow.names)
-    lengths = Lengths(kind, load_tokenizer(args.tokenizer) if args.tokenizer else None)
+    tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
     problems, bad, number, head = [], 0, 0, []
-    for batch in file.iter_batches(batch_size=1024):
-        rows, good = batch.to_pylist(), []
-        head += rows[: max(0, args.head - len(head))]
-        for row in rows:
-            found = _schema.check(kind, row) if kind else []
-            if found:
-                bad += 1
-                if len(problems) < SHOWN:
-                    problems.append(f"  row {number}: {'; '.join(found)}")
-            elif kind:
-                good.append(row)
-            number += 1
-        lengths.add(good)
+    with reading_parquet(args.file):
+        file = pq.ParquetFile(args.file)
+        kind = _schema.kind_of(file.schema_arrow.names)
+        lengths = Lengths(kind, tokenizer)
+        for batch in file.iter_batches(batch_size=1024):
+            rows, good = batch.to_pylist(), []
+            head += rows[: max(0, args.head - len(head))]
+            for row in rows:
+                found = _schema.check(kind, row) if kind else []
+                if found:
+                    bad += 1
+                    if len(problems) < SHOWN:
+                        problems.append(f"  row {number}: {'; '.join(found)}")
+                elif kind:
+                    good.append(row)
+                number += 1
+            lengths.add(good)
 
     size = args.file.stat().st_size
     called = f"{kind} rows" if kind else "rows of no known kind"

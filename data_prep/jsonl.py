@@ -21,13 +21,19 @@ from data_prep._read import Broken, read
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this source."""
-    parser.add_argument("--source", type=Path, required=True, help="the file to read")
+    parser.add_argument("source", type=Path, metavar="FILE", help="the file to read")
     parser.add_argument("--prompt", required=True, help="the user's message (text)")
     parser.add_argument("--answer", help="the ground truth (text); without it, it is empty")
     parser.add_argument("--response", help="SFT: the assistant's message (text); default --answer")
     parser.add_argument("--system", help="system message (text; a bare word is no field here)")
     parser.add_argument("--db", help="field with a database file, relative to the source's folder")
-    parser.add_argument("--extra", nargs="+", default=[], help="fields to carry into extra_info")
+    parser.add_argument(
+        "--extra",
+        type=lambda names: names.split(","),
+        default=[],
+        metavar="A,B",
+        help="fields to carry into extra_info",
+    )
     parser.add_argument("--data-source", help="name for the reward; default the file's name")
     parser.add_argument("--ability", default="general", help="kind of task (%(default)s)")
     parser.add_argument("--val", type=Path, help="file of validation rows")
@@ -37,20 +43,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _rows.add_options(parser, "jsonl")
 
 
-class Bad(Exception):
+class Bad(ValueError):
     """A row that can't be mapped; the text says which field and why."""
 
 
 def text(value: object) -> str:
-    """A field's value as text: JSON for what isn't text already."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    """A field's value as text: JSON for numbers, lists and mappings."""
+    if isinstance(value, bytes):
+        return value.decode(errors="surrogateescape")
+    if isinstance(value, bool | int | float | list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)  # text, and the dates and decimals of parquet
 
 
 def field(row: dict, name: str) -> object:
     """A field's value. Raises Bad if it is missing, null or empty."""
     value = row.get(name)
     if value is None or value == "":
-        raise Bad(f"{name}: {'empty' if name in row else 'missing'}")
+        there = f"missing, there is {', '.join(map(str, list(row)[:8])) or 'nothing'}"
+        raise Bad(f"{name}: {'empty' if name in row else there}")
     return value
 
 
@@ -107,7 +118,7 @@ def run(args: argparse.Namespace) -> None:
         if not file.is_file():
             raise UserError(f"no file {file}")
     if taken := {"index", "split"} & set(args.extra):
-        raise UserError(f"--extra {' '.join(taken)}: extra_info has its own field of that name")
+        raise UserError(f"--extra {','.join(taken)}: extra_info has its own field of that name")
     in_val: set[bytes] = set()
 
     def split_of(given: str, prompt: list) -> str:
@@ -124,7 +135,7 @@ def run(args: argparse.Namespace) -> None:
             return
         try:
             rl, sft = mapped(args, number, row)
-        except Bad as error:
+        except (ValueError, OSError) as error:  # not only Bad: --db may hold no name for a file
             rows.reject(number, row, str(error))
             return
         split = split_of(given, rl["prompt"])

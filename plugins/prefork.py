@@ -50,8 +50,11 @@ def open_fds() -> list[int]:
 def client(argv: list[str]) -> int:
     """Run `argv` in a fork of the server; returns its exit status."""
     python = [os.environ.get("PREFORK_PYTHON", sys.executable), *argv]
-    if any("multiprocessing.resource_tracker" in arg for arg in argv):  # needs none of the imports,
-        os.execv(python[0], python)  # and the supervisor knows it by its command line
+    if any("multiprocessing.resource_tracker" in arg for arg in argv):
+        # Needs none of the imports. It must outlive its process, whose group the raylet kills, to
+        # unlink that one's semaphores.
+        os.setsid()
+        os.execv(python[0], python)
     conn = socket.socket(socket.AF_UNIX)
     try:
         conn.connect(os.environ.get(SOCKET_ENV, ""))

@@ -136,7 +136,7 @@ def options(tmp_path, on_bad: str) -> argparse.Namespace:
 @settings(max_examples=40, deadline=None)
 @given(rows=st.lists(st.sampled_from(["good", *range(24), "left out"]), max_size=30))
 def test_nothing_is_lost_without_being_counted(tmp_path_factory, rows):
-    """What goes in comes out as kept, rejected with its reason, or left out, and the card adds up."""
+    """What goes in comes out as kept, rejected with its reason, or left out; the card adds up."""
     tmp_path = tmp_path_factory.mktemp("rows")
     rows = ["train", "val", *rows]
 
