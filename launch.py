@@ -10,12 +10,9 @@
 Any key of verl can be set as well: `actor_rollout_ref.actor.optim.lr=1e-6`.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
-
-os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `start`, which tells them in a line or two
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,12 +20,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-ROOT = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT))  # also when another folder is the current one
-
 from plugins import results
 from preflight import Mistake, check, names, resolvers
 
+ROOT = Path(__file__).resolve().parent
+os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `start`, which tells them in a line or two
 resolvers.register()
 finished: list[results.Result] = []
 
@@ -39,7 +35,15 @@ def command(config: DictConfig, run_dir: Path, folder: str, python: str | None) 
     entry += [f"hydra.run.dir={run_dir}", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
     if config.lab.spmd:
         workers = f"--nproc_per_node={config.lab.hw.gpus_per_node}"
-        return [sys.executable, "-m", "torch.distributed.run", "--standalone", workers, "-m", *entry]
+        return [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            workers,
+            "-m",
+            *entry,
+        ]
     if not OmegaConf.select(config, "ray_kwargs.ray_init.address"):
         entry += [f"++ray_kwargs.ray_init._temp_dir={folder}"]
     if python:

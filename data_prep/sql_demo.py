@@ -4,11 +4,15 @@ Levels: 1 filters and counts of one table, 2 aggregates and ORDER BY ... LIMIT, 
 tables, 4 GROUP BY and HAVING, 5 subqueries and CTEs. The prompt is a compact schema and the
 question, short enough for `tiny_model` on a CPU; the answer is a ```sql fenced block.
 SFT rows ask in plain words only ("with price under 20"), RL and validation rows in free words as
-well ("cheaper than 20 dollars"): RL has something to learn that SFT didn't show. No validation
-question, and no (database, gold SQL) of one, is in training.
+well ("cheaper than 20 dollars"). And the SFT training answers are sloppy, as cheap labels are: most
+of them find the right rows but say SELECT * instead of what was asked (--sloppy). So RL has something
+to learn that SFT didn't show, and only the reward can tell. No validation question, and no
+(database, gold SQL) of one, is in training.
 """
 
 import argparse
+import random
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +44,13 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _share(text: str) -> float:
+    """A number from 0 to 1."""
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")
+    return float(text)
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this source."""
     parser.add_argument(
@@ -47,6 +58,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     for name, rows in {"train": 4000, "val": 256, "sft": 4000}.items():
         parser.add_argument(f"--{name}-rows", type=_positive, default=rows, help="(%(default)s)")
+    parser.add_argument(
+        "--sloppy", type=_share, default=0.6, help="share of SFT answers with SELECT * (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of content and questions (0)")
     _rows.add_options(parser, "sql_demo", rejects=False)
 
@@ -68,9 +82,14 @@ def prompt(question: Question) -> list[dict[str, str]]:
     return [{"role": "user", "content": f"{SCHEMA[question.db]}\n{question.text}"}]
 
 
-def answer(question: Question) -> dict[str, str]:
-    """The assistant's message with the gold."""
-    return {"role": "assistant", "content": f"```sql\n{question.sql}\n```"}
+def answer(sql: str) -> dict[str, str]:
+    """The assistant's message with the query."""
+    return {"role": "assistant", "content": f"```sql\n{sql}\n```"}
+
+
+def all_columns(sql: str) -> str:
+    """The query with everything selected: the right rows, not what was asked."""
+    return re.sub(r"^SELECT .+? FROM", "SELECT * FROM", sql)
 
 
 def rl_row(question: Question, index: int, split: str, databases: Path) -> dict:
@@ -118,9 +137,12 @@ def run(args: argparse.Namespace) -> None:
     def fill_rows(rows: _rows.Rows) -> None:
         opened = content(args.seed, rows.folder / "databases")
         dealt = deal(draw(opened, args.levels, args.seed), sizes)
+        rng = random.Random(args.seed)
         try:
             for _, (split, index, question) in rows.reading(dealt, "sql_demo", sum(sizes.values())):
-                sft = {"messages": [*prompt(question), answer(question)]}
+                sloppy = split == "sft" and rng.random() < args.sloppy
+                sql = all_columns(question.sql) if sloppy else question.sql
+                sft = {"messages": [*prompt(question), answer(sql)]}
                 if split == "sft":
                     rows.add_sft("train", sft)
                 else:

@@ -1,8 +1,8 @@
 """A tiny Qwen2 chat model with its own tokenizer, made from code, for runs without a GPU.
 
 The weights are random: the SFT rows of `sql_demo` teach it the task. The tokenizer is a byte-level
-BPE trained on `sql_demo` text, so keywords, tables and columns are single tokens and any UTF-8 text
-round-trips. The same options give the same files, byte for byte.
+BPE trained on `sql_demo` text, so that keywords, tables and columns are few tokens, and any text in
+Unicode's NFC round-trips. The same options give the same files, byte for byte.
 """
 
 import argparse
@@ -14,9 +14,6 @@ from data_prep import UserError, _folder, sql_demo
 from data_prep._demo_questions import draw
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-# Like Qwen's split, but a digit takes the space before it and names keep their underscores:
-# shorter texts, and a number is the same tokens in the question as in the SQL.
-SPLIT = r" ?[\p{L}\p{M}_]+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}_]+|\s+(?!\S)|\s+"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -43,16 +40,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def make_tokenizer(texts: Iterable[str], vocab: int):
     """A byte-level BPE of `vocab` tokens (fewer if `texts` is short), with the chat template."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
+    # AutoTokenizer gives every Qwen2 these three, whatever tokenizer.json says.
+    qwen2 = Qwen2Tokenizer().backend_tokenizer
     bpe = Tokenizer(models.BPE())
-    steps = [
-        pre_tokenizers.Split(Regex(SPLIT), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ]
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    bpe.decoder = decoders.ByteLevel()
+    bpe.normalizer, bpe.pre_tokenizer, bpe.decoder = (
+        qwen2.normalizer,
+        qwen2.pre_tokenizer,
+        qwen2.decoder,
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=vocab,
         special_tokens=SPECIAL,
@@ -104,7 +102,7 @@ def conversations(seed: int, number: int = 4000) -> list[str]:
     return [
         f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n"
         for question in islice(draw(sql_demo.content(seed), sql_demo.LEVELS, seed), number)
-        for message in (*sql_demo.prompt(question), sql_demo.answer(question))
+        for message in (*sql_demo.prompt(question), sql_demo.answer(question.sql))
     ]
 
 

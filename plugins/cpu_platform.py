@@ -22,10 +22,16 @@ def _nothing(*_args, **_kwargs) -> None:
 def device_module() -> types.ModuleType:
     """A stand-in for `torch.cuda`: the functions that verl calls on the device's module. Bytes."""
     module = types.ModuleType("verl_lab_cpu_device")
-    for name in (
-        "empty_cache synchronize set_device ipc_collect reset_peak_memory_stats "
-        "set_per_process_memory_fraction manual_seed manual_seed_all"
-    ).split():
+    for name in [
+        "empty_cache",
+        "synchronize",
+        "set_device",
+        "ipc_collect",
+        "reset_peak_memory_stats",
+        "set_per_process_memory_fraction",
+        "manual_seed",
+        "manual_seed_all",
+    ]:
         setattr(module, name, _nothing)
     module.memory_allocated = module.memory_reserved = lambda *_: psutil.Process().memory_info().rss
     module.max_memory_allocated = module.max_memory_reserved = lambda *_: (

@@ -51,8 +51,10 @@ def client(argv: list[str]) -> int:
     """Run `argv` in a fork of the server; returns its exit status."""
     python = [os.environ.get("PREFORK_PYTHON", sys.executable), *argv]
     if any("multiprocessing.resource_tracker" in arg for arg in argv):
-        # Needs none of the imports. It must outlive its process, whose group the raylet kills, to
-        # unlink that one's semaphores.
+        # Needs none of the imports. To unlink the semaphores of its process it must outlive it, but
+        # Ray kills the children and the process group of a worker that ends.
+        if os.fork():
+            os._exit(0)
         os.setsid()
         os.execv(python[0], python)
     conn = socket.socket(socket.AF_UNIX)
@@ -124,10 +126,9 @@ def become(request: dict, fds: list[int]) -> None:
     for source, target in zip(high, request["fds"], strict=True):
         os.dup2(source, target)
         os.close(source)
-    sys.stdin, sys.stdout, sys.stderr = (
-        open(i, mode, buffering=-1 if i < 2 else 1, closefd=False, errors="backslashreplace")
-        for i, mode in enumerate("rww")
-    )
+    options = {"closefd": False, "errors": "backslashreplace"}
+    sys.stdin = open(0, **options)  # noqa: SIM115
+    sys.stdout, sys.stderr = (open(fd, "w", buffering=1, **options) for fd in (1, 2))  # noqa: SIM115
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])

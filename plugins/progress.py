@@ -134,7 +134,12 @@ class Progress:
                 left = span((self.total - step) * (now - then) / max(1, step - first))
         # Steps of a small model last milliseconds: at most one line a second, but the end and each
         # validation.
-        if trained and now - self.printed < 1 and step != self.total and pick(metrics, VALIDATION) is None:
+        if (
+            trained
+            and now - self.printed < 1
+            and step != self.total
+            and pick(metrics, VALIDATION) is None
+        ):
             return
         self.printed = now
         if not self.header:

@@ -68,7 +68,9 @@ def git_revision() -> str | None:
     root = Path(__file__).parent.parent
     try:
         git = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"]
-        return subprocess.run(git, capture_output=True, text=True, timeout=10).stdout.strip() or None
+        return (
+            subprocess.run(git, capture_output=True, text=True, timeout=10).stdout.strip() or None
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
 
@@ -116,26 +118,29 @@ def report(run_dir: Path, code: int, stall_timeout_s: float) -> str:
 
 
 def table(results: list[Result]) -> str:
-    """Jobs of a multirun: what was varied, how it ended, last reward and validation; * marks the best."""
-    lines, best, best_value = [], None, None
-    for i, result in enumerate(results):
-        steps = read_metrics(result.run_dir / "metrics.jsonl")
-        values = [(step, v) for step, m in sorted(steps.items()) if (v := pick(m, VALIDATION)) is not None]
-        rewards = [v for _, m in sorted(steps.items()) if (v := pick(m, "critic/score/mean|train/loss")) is not None]
-        end = values[-1][1] if values else None
-        lower = any("val/loss" in m for m in steps.values())
-        if end is not None and result.code == 0:
-            better = best_value is None or (end < best_value if lower else end > best_value)
-            best, best_value = (i, end) if better else (best, best_value)
+    """Jobs of a multirun: how each ended, its last reward and validation; * marks the best."""
+    head = ["", "job", "steps", "reward", "val", "end", "overrides"]
+    lines, ends = [], {}
+    for result in results:
+        steps = sorted(read_metrics(result.run_dir / "metrics.jsonl").items())
+        last = {  # of both columns: value and metric of the last step that has one
+            column: ([v for _, m in steps if (v := pick(m, pattern)) is not None] or [None])[-1]
+            for column, pattern in (("reward", "critic/score/mean|train/loss"), ("val", VALIDATION))
+        }
+        if last["val"] is not None and result.code == 0:
+            loss = any("val/loss" in metrics for _, metrics in steps)
+            ends[len(lines)] = -last["val"] if loss else last["val"]
         file = result.run_dir / ".hydra" / "overrides.yaml"
         overrides = " ".join(OmegaConf.load(file)) if file.exists() else ""
-        number = lambda v: f"{v:.3f}" if v is not None else "-"  # noqa: E731
-        lines.append([result.run_dir.name, str(max(steps, default=0)), number(rewards[-1] if rewards else None),
-                      number(end), "ok" if result.code == 0 else f"exit {result.code}", overrides])  # fmt: skip
-    head = ["job", "steps", "reward", "val", "end", "overrides"]
-    widths = [max(len(row[k]) for row in [head, *lines]) for k in range(len(head))]
-    show = lambda row, mark: mark + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()  # noqa: E731
-    rows_ = [show(row, "* " if i == best else "  ") for i, row in enumerate(lines)]
-    note = [] if best is None else [f"\n* best validation: {os.path.relpath(results[best].run_dir)}"]
-    return "\n".join(["", show(head, "  "), *rows_, *note])
-
+        numbers = ["-" if value is None else f"{value:.3f}" for value in last.values()]
+        end = "ok" if result.code == 0 else f"exit {result.code}"
+        done = str(max(dict(steps), default=0))
+        lines.append(["", result.run_dir.name, done, *numbers, end, overrides])
+    note = ""
+    if ends:
+        best = max(ends, key=ends.get)
+        lines[best][0] = "*"
+        note = f"\n\n* best validation: {os.path.relpath(results[best].run_dir)}"
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    padded = [map(str.ljust, line, widths) for line in [head, *lines]]
+    return "\n" + "\n".join("  ".join(line).rstrip() for line in padded) + note

@@ -26,13 +26,24 @@ from plugins import prefork
 PR_SET_CHILD_SUBREAPER = 36
 TICK_S = 0.5
 GRACE_S = 10  # from asking verl to stop to killing it
-IMPORTS = """
-ray._private.node transfer_queue verl.trainer.main_ppo verl.trainer.ppo.v1 verl.workers.engine_workers
-verl.experimental.agent_loop verl.experimental.reward_loop verl.workers.engine.fsdp.transformer_impl
-verl.workers.rollout.vllm_rollout.vllm_async_server verl.workers.rollout.vllm_rollout.vllm_rollout
-vllm.v1.engine.core vllm.v1.worker.cpu_worker vllm.entrypoints.openai.api_server
-vllm.model_executor.models.qwen2 transformers.models.qwen2.modeling_qwen2 plugins.agent_loop
-""".split()
+IMPORTS = [
+    "ray._private.node",
+    "transfer_queue",
+    "verl.trainer.main_ppo",
+    "verl.trainer.ppo.v1",
+    "verl.workers.engine_workers",
+    "verl.experimental.agent_loop",
+    "verl.experimental.reward_loop",
+    "verl.workers.engine.fsdp.transformer_impl",
+    "verl.workers.rollout.vllm_rollout.vllm_async_server",
+    "verl.workers.rollout.vllm_rollout.vllm_rollout",
+    "vllm.v1.engine.core",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.entrypoints.openai.api_server",
+    "vllm.model_executor.models.qwen2",
+    "transformers.models.qwen2.modeling_qwen2",
+    "plugins.agent_loop",
+]
 
 
 class Stalled(Exception):
@@ -178,7 +189,9 @@ def run(
             process.send_signal(signal.SIGINT)  # verl shuts Ray down and closes its loggers
             raise
         finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not stop the stopping
+            signal.signal(
+                signal.SIGINT, signal.SIG_IGN
+            )  # a second Ctrl-C must not stop the stopping
             memory |= shared_memory_of(descendants())
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(grace_s)

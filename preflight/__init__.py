@@ -27,7 +27,10 @@ def mistakes(config: DictConfig) -> Iterator[str]:
     for name in modules():
         module = importlib.import_module(f"preflight.{name}")
         for key, function in vars(module).items():
-            own = key.startswith("check_") and getattr(function, "__module__", None) == module.__name__
+            own = (
+                key.startswith("check_")
+                and getattr(function, "__module__", None) == module.__name__
+            )
             if own and (wrong := function(config)):
                 yield wrong
 

@@ -73,7 +73,12 @@ def check_unknown_keys(config: DictConfig) -> str | None:
     base = verl_folder() / "trainer/config"
     if config.lab.spmd:
         tree = OmegaConf.load(base / "sft_trainer_engine.yaml")
-        for group, name in {"model": "hf_model", "engine": "fsdp", "optim": "fsdp", "profiler": "profiler"}.items():
+        for group, name in {
+            "model": "hf_model",
+            "engine": "fsdp",
+            "optim": "fsdp",
+            "profiler": "profiler",
+        }.items():
             tree[group] = OmegaConf.load(base / group / f"{name}.yaml")
     else:
         tree = OmegaConf.load(base / "_generated_ppo_trainer.yaml")

@@ -67,7 +67,9 @@ def check_lengths(config: DictConfig) -> str | None:
         return (f"actor_rollout_ref.rollout.max_model_len={have} is less than max_prompt_length +"
                 f" max_response_length = {need}: long answers would be cut or fail.")  # fmt: skip
     file = Path(config.actor_rollout_ref.model.path) / "config.json"
-    context = json.loads(file.read_text()).get("max_position_embeddings") if file.is_file() else None
+    context = (
+        json.loads(file.read_text()).get("max_position_embeddings") if file.is_file() else None
+    )
     if context and context < need:
         return f"data.max_prompt_length + max_response_length = {need}, but the model's context is {context} tokens."
     budget = config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu
@@ -78,7 +80,9 @@ def check_lengths(config: DictConfig) -> str | None:
 
 def check_weight_bucket(config: DictConfig) -> str | None:
     """On the CPU no tensor may exceed the bucket of the weight sync: verl's sender would fail or hang."""
-    file = Path(OmegaConf.select(config, "actor_rollout_ref.model.path", default="")) / "config.json"
+    file = (
+        Path(OmegaConf.select(config, "actor_rollout_ref.model.path", default="")) / "config.json"
+    )
     if config.lab.hw.device != "cpu" or config.lab.spmd or not file.is_file():
         return None
     model = json.loads(file.read_text())

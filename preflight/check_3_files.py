@@ -40,17 +40,25 @@ def check_data_files(config: DictConfig) -> str | None:
 
 def check_model(config: DictConfig) -> str | None:
     """The model's folder; a hub id is left to the hub."""
-    path = OmegaConf.select(config, "model.path" if config.lab.spmd else "actor_rollout_ref.model.path")
+    path = OmegaConf.select(
+        config, "model.path" if config.lab.spmd else "actor_rollout_ref.model.path"
+    )
     folder = Path(path)
     if (folder / CONTEXT_FILE).is_file():
         return None
     if choice("model") == "tiny" and config.lab.model.path == "data/tiny_model":
         return "model=tiny isn't there yet: `python -m data_prep tiny_model` makes it."
     if folder.is_dir():
-        return f"{folder} is no Hugging Face model (no {CONTEXT_FILE}), and no run with a checkpoint."
+        return (
+            f"{folder} is no Hugging Face model (no {CONTEXT_FILE}), and no run with a checkpoint."
+        )
     if path == config.lab.model.path and HUB_ID.fullmatch(path):
         return None
-    near = nearest(folder.name, [p.name for p in folder.parent.iterdir()]) if folder.parent.is_dir() else ""
+    near = (
+        nearest(folder.name, [p.name for p in folder.parent.iterdir()])
+        if folder.parent.is_dir()
+        else ""
+    )
     return f"no model at {folder}.{near}"
 
 
@@ -77,7 +85,13 @@ def check_reward_function(config: DictConfig) -> str | None:
     except SyntaxError as error:
         return f"{os.path.relpath(path)}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
     names = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
-    names |= {t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
+    names |= {
+        t.id
+        for n in tree.body
+        if isinstance(n, ast.Assign)
+        for t in n.targets
+        if isinstance(t, ast.Name)
+    }
     imports = (a for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names)
     names |= {a.asname or a.name for a in imports}
     if function.name not in names:

@@ -24,7 +24,9 @@ def check_packages(config: DictConfig) -> str | None:
         return f"not installed: {', '.join(missing)}. `make setup` installs all that a run needs."
     version = importlib.metadata.version("verl")
     if version != VERL:
-        return f"verl {version} is installed; the files in conf/trainer are for {VERL}: `make setup`."
+        return (
+            f"verl {version} is installed; the files in conf/trainer are for {VERL}: `make setup`."
+        )
     return None
 
 
@@ -46,8 +48,11 @@ def check_loggers(config: DictConfig) -> str | None:
 def check_flash_attention(config: DictConfig) -> str | None:
     """The profiles of large GPUs pack sequences with flash-attn, which verl[vllm] doesn't install."""
     if config.lab.hw.attention == "flash_attention_2" and not has("flash_attn"):
-        return (f"lab.hw.attention=flash_attention_2 needs flash-attn (`pip install flash-attn==2.8.3"
-                " --no-build-isolation`); slower without: lab.hw.attention=sdpa lab.hw.remove_padding=false.")  # fmt: skip
+        return (
+            "lab.hw.attention=flash_attention_2 needs flash-attn (`pip install flash-attn==2.8.3"
+            " --no-build-isolation`); slower without:"
+            " lab.hw.attention=sdpa lab.hw.remove_padding=false."
+        )
     return None
 
 
@@ -56,7 +61,9 @@ def check_gpus(config: DictConfig) -> str | None:
     if config.lab.hw.device != "cuda" or OmegaConf.select(config, "ray_kwargs.ray_init.address"):
         return None
     if not shutil.which("nvidia-smi"):
-        return "this profile needs NVIDIA GPUs and there is no nvidia-smi here; hw=cpu runs anywhere."
+        return (
+            "this profile needs NVIDIA GPUs and there is no nvidia-smi here; hw=cpu runs anywhere."
+        )
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     found = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.split()
     gib = [int(mib) / 1024 for mib in found if mib.isdigit()]

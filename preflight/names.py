@@ -120,4 +120,6 @@ def explain(error: Exception) -> str:
             known = keys_of(compose("config", return_hydra_config=False))
         return f"unknown key {key!r}.{nearest(key, known)} `--cfg job` shows all keys; `+{key}=...` adds one."
     text = re.sub(r"\s*\n\s*", " ", str(causes[-1] if omega is None else omega)).strip()
-    return text.replace("Set the environment variable HYDRA_FULL_ERROR=1 for a complete stack trace.", "")
+    return text.replace(
+        "Set the environment variable HYDRA_FULL_ERROR=1 for a complete stack trace.", ""
+    )

@@ -23,7 +23,16 @@ from preflight.names import ROOT
 
 REPEAT = 3
 STEPS = 8
-PHASES = ("gen", "old_log_prob", "ref", "values", "adv", "update_critic", "update_actor", "update_weights")
+PHASES = (
+    "gen",
+    "old_log_prob",
+    "ref",
+    "values",
+    "adv",
+    "update_critic",
+    "update_actor",
+    "update_weights",
+)
 
 
 def show(title: str, head: list[str], rows: list[list[str]]) -> None:
@@ -46,8 +55,20 @@ def bench_sql() -> None:
 def bench_compose() -> None:
     """(b) Composing a config here, and verl's own `--cfg job`."""
     commands = {
-        "python launch.py --cfg job --resolve": [sys.executable, "launch.py", "--cfg", "job", "--resolve"],
-        "python -m verl.trainer.main_ppo --cfg job": [sys.executable, "-m", "verl.trainer.main_ppo", "--cfg", "job"],
+        "python launch.py --cfg job --resolve": [
+            sys.executable,
+            "launch.py",
+            "--cfg",
+            "job",
+            "--resolve",
+        ],
+        "python -m verl.trainer.main_ppo --cfg job": [
+            sys.executable,
+            "-m",
+            "verl.trainer.main_ppo",
+            "--cfg",
+            "job",
+        ],
     }
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(REPEAT):
@@ -56,7 +77,10 @@ def bench_compose() -> None:
             subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
             seconds[name].append(time.perf_counter() - start)
     ours = statistics.median(seconds["python launch.py --cfg job --resolve"])
-    rows = [[name, f"{(m := statistics.median(s)):.2f} s", f"{m / ours:.1f}"] for name, s in seconds.items()]
+    rows = [
+        [name, f"{(m := statistics.median(s)):.2f} s", f"{m / ours:.1f}"]
+        for name, s in seconds.items()
+    ]
     show(f"composing one job (median of {REPEAT})", ["command", "time", "ratio"], rows)
 
 
@@ -72,7 +96,10 @@ def first_step(run: Path, process: subprocess.Popen) -> float | None:
 
 def bench_run() -> None:
     """(c) The demo's GRPO: to the end of the first step, a step, the share of each phase."""
-    ways = {"forked (default)": [], "each process imports (lab.hw.prefork=false)": ["lab.hw.prefork=false"]}
+    ways = {
+        "forked (default)": [],
+        "each process imports (lab.hw.prefork=false)": ["lab.hw.prefork=false"],
+    }
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for i, (name, more) in enumerate(ways.items()):
@@ -87,7 +114,8 @@ def bench_run() -> None:
             later = [metrics[step] for step in range(2, STEPS + 1)]
             step = statistics.median(m["timing_s/step"] for m in later)
             shares = {
-                phase: statistics.median(m.get(f"timing_s/{phase}", 0) for m in later) / step for phase in PHASES
+                phase: statistics.median(m.get(f"timing_s/{phase}", 0) for m in later) / step
+                for phase in PHASES
             }
             rows.append([name, f"{first:.1f} s", f"{step:.2f} s"]
                         + ["-" if not shares[p] else f"{shares[p]:.0%}" for p in PHASES])  # fmt: skip

@@ -10,10 +10,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from preflight import names, resolvers
+
+ROOT = Path(__file__).resolve().parent.parent
 
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -40,7 +39,9 @@ def composer():
 def tiny_model(tmp_path_factory):
     """model=tiny, made for the tests."""
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    subprocess.run([sys.executable, "-m", "data_prep", "tiny_model", "--out", folder], cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "data_prep", "tiny_model", "--out", folder], cwd=ROOT, check=True
+    )
     return folder
 
 

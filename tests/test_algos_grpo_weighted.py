@@ -37,7 +37,9 @@ def reference(scores, groups, weight=0.5) -> list[float]:
 
 
 def test_golden():
-    assert advantages([1, 0, 0, 0.5], ["g"] * 4) == pytest.approx([1.3056, -0.3917, -0.3917, 0.1958], abs=1e-4)
+    assert advantages([1, 0, 0, 0.5], ["g"] * 4) == pytest.approx(
+        [1.3056, -0.3917, -0.3917, 0.1958], abs=1e-4
+    )
 
 
 def test_degenerate_groups_are_zero():
@@ -70,5 +72,7 @@ def test_equals_the_reference_in_any_order(rows, random):
 def test_verl_finds_it_by_name():
     code = "from verl.trainer.ppo import core_algos as c; print(c.get_adv_estimator_fn('grpo_weighted').__module__)"
     env = {**os.environ, "VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "plugins.register"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True
+    )
     assert done.stdout.strip().endswith("algos.grpo_weighted"), done.stderr

@@ -76,7 +76,10 @@ def covering_choices() -> list[dict[str, str]]:
         choice = dict(min(pairs, key=sorted))
         for group in GROUPS:
             if group not in choice:
-                new = {o: sum(frozenset([(group, o), c]) in pairs for c in choice.items()) for o in GROUPS[group]}
+                new = {
+                    o: sum(frozenset([(group, o), c]) in pairs for c in choice.items())
+                    for o in GROUPS[group]
+                }
                 choice[group] = max(new, key=new.get)
         pairs -= {frozenset(pair) for pair in itertools.combinations(choice.items(), 2)}
         choices.append(choice)

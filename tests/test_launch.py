@@ -90,4 +90,6 @@ def test_launch_is_short_and_names_no_algorithm():
     source = (ROOT / "launch.py").read_text()
     assert len(source.splitlines()) < 120
     code = source.split('"""', 2)[2]  # the docstring shows examples
-    assert not re.search(rf"\b({'|'.join(names.groups()['algo'])})\b", code.replace('"sft" if', '"" if'))
+    assert not re.search(
+        rf"\b({'|'.join(names.groups()['algo'])})\b", code.replace('"sft" if', '"" if')
+    )

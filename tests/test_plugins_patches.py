@@ -11,7 +11,11 @@ import sys
 import pytest
 from conftest import ROOT
 
-WITHOUT = {"VERL_USE_EXTERNAL_PLUGINS": "none", "VERL_USE_EXTERNAL_MODULES": "", "VERL_PLATFORM": ""}
+WITHOUT = {
+    "VERL_USE_EXTERNAL_PLUGINS": "none",
+    "VERL_USE_EXTERNAL_MODULES": "",
+    "VERL_PLATFORM": "",
+}
 WITH = {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "plugins.register"}
 PROBE = """
 import importlib.metadata, json, os, sys
@@ -74,7 +78,12 @@ print("\\n" + json.dumps(found))
 
 def probe(env: dict, tiny_model, folder) -> dict:
     metrics = folder / "metrics.jsonl"
-    env = {**os.environ, **env, "LAB_POLL_INTERVAL_S": "0.05", "VERL_FILE_LOGGER_PATH": str(metrics)}
+    env = {
+        **os.environ,
+        **env,
+        "LAB_POLL_INTERVAL_S": "0.05",
+        "VERL_FILE_LOGGER_PATH": str(metrics),
+    }
     command = [sys.executable, "-W", "ignore", "-c", PROBE, str(tiny_model), str(metrics)]
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -125,14 +134,18 @@ def test_verl_drops_the_parts_of_a_reward(without, patched):
     assert patched["reward_parts"]
 
 
-def test_the_cpu_platform_is_chosen_by_name_and_where_nothing_else_is(without, patched, tiny_model, tmp_path):
+def test_the_cpu_platform_is_chosen_by_name_and_where_nothing_else_is(
+    without, patched, tiny_model, tmp_path
+):
     import torch
 
     assert without["platform"] == "cuda"
     assert patched["platform"] == "cpu"
     # no environment at all: the entry point registers it, and verl finds no accelerator
     if not torch.cuda.is_available():
-        assert probe({"VERL_USE_EXTERNAL_PLUGINS": "auto"}, tiny_model, tmp_path)["platform"] == "cpu"
+        assert (
+            probe({"VERL_USE_EXTERNAL_PLUGINS": "auto"}, tiny_model, tmp_path)["platform"] == "cpu"
+        )
 
 
 def test_forward_only_engines_pin_memory():

@@ -16,7 +16,9 @@ from plugins import prefork
 @pytest.fixture
 def server(tmp_path):
     path = tmp_path / "s"
-    process = subprocess.Popen([sys.executable, prefork.__file__, "serve", str(path), "json", "decimal"])
+    process = subprocess.Popen(
+        [sys.executable, prefork.__file__, "serve", str(path), "json", "decimal"]
+    )
     shim = Path(f"{path}.python")
     for _ in range(200):
         if shim.exists() and path.exists():
@@ -30,7 +32,9 @@ def server(tmp_path):
 def run(server, *args, **options):
     _, shim, env = server
     env = {**env, **options.pop("env", {})}
-    return subprocess.run([shim, *map(str, args)], env=env, capture_output=True, text=True, timeout=30, **options)
+    return subprocess.run(
+        [shim, *map(str, args)], env=env, capture_output=True, text=True, timeout=30, **options
+    )
 
 
 def test_it_has_the_imports_already(server):
@@ -69,7 +73,9 @@ def test_open_files_keep_their_numbers(server):
     read, write = os.pipe()
     os.dup2(write, 57)
     _, shim, env = server
-    done = subprocess.run([shim, "-c", "import os; os.write(57, b'through')"], env=env, pass_fds=[57], timeout=30)
+    done = subprocess.run(
+        [shim, "-c", "import os; os.write(57, b'through')"], env=env, pass_fds=[57], timeout=30
+    )
     os.close(write)
     os.close(57)
     assert done.returncode == 0
@@ -137,9 +143,12 @@ if __name__ == "__main__":
 def test_many_at_once(server):
     _, shim, env = server
     clients = [
-        subprocess.Popen([shim, "-c", f"print({i})"], env=env, stdout=subprocess.PIPE, text=True) for i in range(20)
+        subprocess.Popen([shim, "-c", f"print({i})"], env=env, stdout=subprocess.PIPE, text=True)
+        for i in range(20)
     ]
-    assert [client.communicate(timeout=30)[0] for client in clients] == [f"{i}\n" for i in range(20)]
+    assert [client.communicate(timeout=30)[0] for client in clients] == [
+        f"{i}\n" for i in range(20)
+    ]
 
 
 def test_another_job_or_no_server_gets_an_ordinary_python(server):

@@ -76,7 +76,9 @@ def test_ctrl_c_stops_everything(tmp_path, number):
 
 
 def test_a_run_that_hangs_is_stopped_and_its_stacks_are_written(tmp_path):
-    process = supervise(tmp_path, "def stuck_here():\n import time; time.sleep(300)\nstuck_here()", "stall")
+    process = supervise(
+        tmp_path, "def stuck_here():\n import time; time.sleep(300)\nstuck_here()", "stall"
+    )
     assert process.communicate(timeout=60)[0].strip() == "code 124 left 0"
     assert "stuck_here" in (tmp_path / "stacks.txt").read_text()
 

@@ -26,7 +26,12 @@ SFT_ROW = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", 
 def data(tmp_path_factory):
     """A dataset of 200 rows a file."""
     folder = tmp_path_factory.mktemp("data")
-    for name, row in {"train": RL_ROW, "val": RL_ROW, "sft_train": SFT_ROW, "sft_val": SFT_ROW}.items():
+    for name, row in {
+        "train": RL_ROW,
+        "val": RL_ROW,
+        "sft_train": SFT_ROW,
+        "sft_val": SFT_ROW,
+    }.items():
         pq.write_table(pa.Table.from_pylist([row] * 200), folder / f"{name}.parquet")
     return folder
 
@@ -34,7 +39,12 @@ def data(tmp_path_factory):
 @pytest.fixture
 def configure(composer, data, tiny_model, tmp_path):
     """`configure("algo=ppo", ...)` → a config that is right in all that is not overridden."""
-    base = [f"lab.dataset.dir={data}", f"lab.model.path={tiny_model}", f"lab.run_dir={tmp_path}", "reward=none"]
+    base = [
+        f"lab.dataset.dir={data}",
+        f"lab.model.path={tiny_model}",
+        f"lab.run_dir={tmp_path}",
+        "reward=none",
+    ]
 
     def make(*overrides: str):
         again = {o.split("=")[0] for o in overrides}
@@ -61,7 +71,9 @@ ROLLOUT = "actor_rollout_ref.rollout"
 MISTAKES = {
     "check_estimator": [(["algorithm.adv_estimator=grop"], "Did you mean grpo? There is: ")],
     "check_policy_loss": [([f"{LOSS}.policy_loss.loss_mode=gpso"], "Did you mean gspo?")],
-    "check_ignored_keys": [(["custom_reward_function.path=x.py"], "Use reward.custom_reward_function.*")],
+    "check_ignored_keys": [
+        (["custom_reward_function.path=x.py"], "Use reward.custom_reward_function.*")
+    ],
     "check_unknown_keys": [
         (["+trainer.tst_freq=3"], "unknown key 'trainer.tst_freq'"),
         (["+tainer.test_freq=3"], "Did you mean trainer?"),
@@ -71,10 +83,16 @@ MISTAKES = {
         ([f"{LOSS}.ppo_mini_batch_size=7"], "doesn't divide data.train_batch_size=16: 8 does"),
         (["hw=cpu_x2", "data.train_batch_size=3", f"{ROLLOUT}.n=3"], "don't divide by 2 workers"),
         (["data.train_batch_size=256"], "has 200 rows, fewer than data.train_batch_size=256"),
-        (["algo=ppo", "critic.ppo_mini_batch_size=100"], "critic.ppo_mini_batch_size=100 doesn't divide"),
+        (
+            ["algo=ppo", "critic.ppo_mini_batch_size=100"],
+            "critic.ppo_mini_batch_size=100 doesn't divide",
+        ),
     ],
     "check_sft_batch": [
-        (["algo=sft", "hw=cpu_x2", "data.train_batch_size=33"], "doesn't divide by 2 workers: 32 does"),
+        (
+            ["algo=sft", "hw=cpu_x2", "data.train_batch_size=33"],
+            "doesn't divide by 2 workers: 32 does",
+        ),
         (["algo=sft", "data.train_batch_size=400"], "fewer than one batch"),
     ],
     "check_lengths": [
@@ -85,7 +103,10 @@ MISTAKES = {
     "check_weight_bucket": [(["lab.hw.weight_bucket_mib=0"], "smaller than the model's embedding")],
     "check_kl": [
         (["algo=gspo", f"{LOSS}.kl_loss_coef=0.01"], "actor.use_kl_loss=true as well"),
-        (["algo=gspo", f"{LOSS}.kl_loss_coef=0.001"], "does nothing"),  # verl's default, but asked for
+        (
+            ["algo=gspo", f"{LOSS}.kl_loss_coef=0.001"],
+            "does nothing",
+        ),  # verl's default, but asked for
         (["algorithm.kl_ctrl.kl_coef=0.005"], "algorithm.use_kl_in_reward=true as well"),
     ],
     "check_group": [
@@ -119,7 +140,11 @@ def all_checks() -> dict:
     found = {}
     for module in preflight.modules():
         loaded = importlib.import_module(f"preflight.{module}")
-        found |= {k: f for k, f in vars(loaded).items() if k.startswith("check_") and f.__module__ == loaded.__name__}
+        found |= {
+            k: f
+            for k, f in vars(loaded).items()
+            if k.startswith("check_") and f.__module__ == loaded.__name__
+        }
     return found
 
 
@@ -187,7 +212,11 @@ def test_rows_that_cannot_be_graded(said, data, tmp_path):
             pq.write_table(pa.Table.from_pylist(rows * 16), tmp_path / f"{name}.parquet")
 
     here = [f"lab.dataset.dir={tmp_path}", "reward=sql"]
-    write(("SELECT a FROM t", db), ("SELECT b FROM t", db), ("SELECT a FROM t", tmp_path / "none.sqlite"))
+    write(
+        ("SELECT a FROM t", db),
+        ("SELECT b FROM t", db),
+        ("SELECT a FROM t", tmp_path / "none.sqlite"),
+    )
     line = said(*here)[0]
     assert "gold_error" in line or "db_missing" in line
     assert said(*here, "lab.check_data=false") == []
@@ -229,17 +258,22 @@ def test_mistakes_on_the_command_line(argv, text):
 
 
 def test_names_of_tokens_are_no_secrets():
-    argv = ["lab.hw.tokens_per_gpu=3", "data.tokenizer=x", "algo=glob(*)", "actor_rollout_ref.actor.x=[1,2]"]
+    argv = [
+        "lab.hw.tokens_per_gpu=3",
+        "data.tokenizer=x",
+        "algo=glob(*)",
+        "actor_rollout_ref.actor.x=[1,2]",
+    ]
     assert names.check_argv(argv) == argv
 
 
 def test_resume_takes_the_overrides_of_the_run(tmp_path):
     (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra/overrides.yaml").write_text("- algo=ppo\n- trainer.total_training_steps=3\n")
+    (tmp_path / ".hydra/overrides.yaml").write_text(
+        "- algo=ppo\n- trainer.total_training_steps=3\n"
+    )
     (tmp_path / "resolved.yaml").write_text("")
     expected = ["algo=ppo", f"hydra.run.dir={tmp_path}", "trainer.total_training_steps=9"]
     assert names.check_argv([f"resume={tmp_path}", "trainer.total_training_steps=9"]) == expected
     with pytest.raises(Mistake, match="holds a run already"):
         names.check_argv([f"hydra.run.dir={tmp_path}"])
-
-

@@ -114,7 +114,9 @@ def test_grpo_with_the_sql_reward(run):
         # vLLM samples from the very weights that the actor has
         assert result.at(step, "training/rollout_probs_diff_max") < 1e-5
         assert result.at(step, "actor/grad_norm") > 0
-        outcomes = {k: v for k, v in result.metrics[step].items() if k.startswith("reward/outcome/")}
+        outcomes = {
+            k: v for k, v in result.metrics[step].items() if k.startswith("reward/outcome/")
+        }
         assert sum(outcomes.values()) == pytest.approx(1)
         assert result.at(step, "reward/masked") == 0
         assert len((result.folder / f"rollouts/{step}.jsonl").read_text().splitlines()) == 32
@@ -130,19 +132,29 @@ def test_grpo_with_the_sql_reward(run):
     assert "${" not in (result.folder / "resolved.yaml").read_text()
     assert config["reward"]["custom_reward_function"]["path"] == "pkg://rewards.sql"
     attempt = json.loads((result.folder / "run.json").read_text())["attempts"][0]
-    assert attempt["exit"] == 0 and attempt["versions"]["verl"] and attempt["end"] > attempt["start"]
-    assert (result.folder / "checkpoints/global_step_2/actor/huggingface/model.safetensors").exists()
+    assert (
+        attempt["exit"] == 0 and attempt["versions"]["verl"] and attempt["end"] > attempt["start"]
+    )
+    assert (
+        result.folder / "checkpoints/global_step_2/actor/huggingface/model.safetensors"
+    ).exists()
 
 
 def test_sft_and_rl_from_its_folder(run, tmp_path):
-    sft = run("algo=sft", "trainer.total_training_steps=6", "trainer.test_freq=3", folder=tmp_path / "sft")
+    sft = run(
+        "algo=sft", "trainer.total_training_steps=6", "trainer.test_freq=3", folder=tmp_path / "sft"
+    )
     assert sft.at(6, "train/loss") < sft.at(1, "train/loss")
     assert sft.at(6, "val/loss") < sft.at(3, "val/loss")
-    config = json.loads((tmp_path / "sft/checkpoints/global_step_6/huggingface/config.json").read_text())
+    config = json.loads(
+        (tmp_path / "sft/checkpoints/global_step_6/huggingface/config.json").read_text()
+    )
     assert config["architectures"] == ["Qwen2ForCausalLM"]
     rl = run(f"lab.model.path={tmp_path / 'sft'}", folder=tmp_path / "rl")
     resolved = yaml.safe_load((tmp_path / "rl/resolved.yaml").read_text())
-    assert resolved["actor_rollout_ref"]["model"]["path"].endswith("sft/checkpoints/global_step_6/huggingface")
+    assert resolved["actor_rollout_ref"]["model"]["path"].endswith(
+        "sft/checkpoints/global_step_6/huggingface"
+    )
     assert set(rl.metrics) == {0, 1, 2}
 
 
@@ -156,7 +168,9 @@ def test_lora_trains_an_adapter(run):
     result = run("lab.lora_rank=8", "trainer.save_freq=2", "trainer.val_before_train=false")
     assert result.at(2, "actor/grad_norm") > 0
     assert result.at(2, "training/rollout_probs_diff_max") < 1e-4  # the adapter reached vLLM
-    assert list((result.folder / "checkpoints/global_step_2/actor").rglob("adapter_model.safetensors"))
+    assert list(
+        (result.folder / "checkpoints/global_step_2/actor").rglob("adapter_model.safetensors")
+    )
 
 
 def test_two_workers(run):
@@ -184,14 +198,23 @@ def test_resume_after_kill_9(start, run, tmp_path):
     last = max(read_metrics(folder / "metrics.jsonl"))
     saved = int((folder / "checkpoints/latest_checkpointed_iteration.txt").read_text())
     resumed = run(f"resume={folder}", f"trainer.total_training_steps={last + 2}", folder=folder)
-    assert (folder / "metrics.jsonl").read_text().startswith(first.rpartition("\n")[0])  # the past is there
-    assert sorted(s for s in resumed.metrics if s) == list(range(1, last + 3))  # and the steps go on
+    assert (
+        (folder / "metrics.jsonl").read_text().startswith(first.rpartition("\n")[0])
+    )  # the past is there
+    assert sorted(s for s in resumed.metrics if s) == list(
+        range(1, last + 3)
+    )  # and the steps go on
     assert f"global step to {saved}" in resumed.log()
     assert len(json.loads((folder / "run.json").read_text())["attempts"]) == 2
 
 
 def test_a_sweep_runs_one_job_after_another(start, tmp_path):
-    process = start("-m", "algo=gspo,rloo", f"hydra.sweep.dir={tmp_path / 'sweep'}", "trainer.val_before_train=false")
+    process = start(
+        "-m",
+        "algo=gspo,rloo",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        "trainer.val_before_train=false",
+    )
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     for job, loss in enumerate(("gspo", "vanilla")):
@@ -210,7 +233,9 @@ def test_verls_own_entry_point_repeats_a_run(run, tmp_path):
     command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", str(first.folder),
                "--config-name", "resolved", f"hydra.run.dir={again}",
                f"ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH={again}/metrics.jsonl"]  # fmt: skip
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     metrics = read_metrics(again / "metrics.jsonl")
     assert set(metrics) == {1, 2}
@@ -236,7 +261,9 @@ def test_ctrl_c_stops_everything(start, tmp_path):
 
 def test_a_crash_gives_the_last_error_and_the_whole_log(run, tmp_path):
     reward = tmp_path / "broken.py"
-    reward.write_text("raise ImportError('a package that my reward needs')\ndef compute_score(**_): return 0.0\n")
+    reward.write_text(
+        "raise ImportError('a package that my reward needs')\ndef compute_score(**_): return 0.0\n"
+    )
     result = run("reward=none", f"reward.custom_reward_function.path={reward}", status=1)
     assert "a package that my reward needs" in result.done.stdout
     assert "log.txt" in result.done.stdout.splitlines()[-1]
@@ -245,7 +272,9 @@ def test_a_crash_gives_the_last_error_and_the_whole_log(run, tmp_path):
 
 def test_a_step_that_hangs_is_noticed(run, tmp_path):
     reward = tmp_path / "hangs.py"
-    reward.write_text("import asyncio\nasync def compute_score(**_):\n    await asyncio.sleep(10_000)\n")
+    reward.write_text(
+        "import asyncio\nasync def compute_score(**_):\n    await asyncio.sleep(10_000)\n"
+    )
     result = run("reward=none", f"reward.custom_reward_function.path={reward}", "trainer.val_before_train=false",
                  "lab.stall_timeout_s=45", status=124)  # fmt: skip
     assert "no progress for 0:45 (lab.stall_timeout_s)" in result.done.stdout

@@ -88,9 +88,20 @@ def plot(run: Path, file: Path) -> None:
     accuracy = [(s, v) for s, m in steps if (v := pick(m, VALIDATION)) is not None]
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     if reward:
-        axes.plot(*zip(*reward, strict=True), color="#9db7d5", linewidth=1.2, label="reward of sampled answers")
+        axes.plot(
+            *zip(*reward, strict=True),
+            color="#9db7d5",
+            linewidth=1.2,
+            label="reward of sampled answers",
+        )
     if accuracy:
-        axes.plot(*zip(*accuracy, strict=True), "o-", color="#c0392b", markersize=4, label="validation accuracy")
+        axes.plot(
+            *zip(*accuracy, strict=True),
+            "o-",
+            color="#c0392b",
+            markersize=4,
+            label="validation accuracy",
+        )
     axes.set(xlabel="step", ylim=(0, 1), title=run.resolve().name)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -101,7 +112,9 @@ def plot(run: Path, file: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tools.report", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.report", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("run", type=Path, help="a run's folder")
     parser.add_argument("--examples", type=int, default=3, help="questions to show")
     args = parser.parse_args(argv)
