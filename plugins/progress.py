@@ -132,11 +132,11 @@ class Progress:
             (then, first), done = self.recent[0], len(self.recent) > 1
             if self.total and done:
                 left = span((self.total - step) * (now - then) / max(1, step - first))
-        # Steps of a small model last milliseconds: at most one line a second, but the end and each
+        # Steps of a small model last milliseconds: a line in two seconds, but the end and each
         # validation.
         if (
             trained
-            and now - self.printed < 1
+            and now - self.printed < 2
             and step != self.total
             and pick(metrics, VALIDATION) is None
         ):

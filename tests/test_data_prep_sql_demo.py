@@ -145,6 +145,25 @@ def test_sft_rows_match_the_rl_rows(rows, asked):
     assert {row["messages"][0]["content"].split("\n")[0] for row in rows["sft_train"]} <= head
 
 
+def test_sloppy_answers_are_of_the_warm_start_alone(rows, asked, tmp_path):
+    """0.6 of the SFT training answers select everything; --sloppy 0 has the golds in their place."""
+    assert main(["sql_demo", "--out", str(tmp_path / "out"), *SMALL, "--sloppy", "0"]) == 0
+    assert main(["sql_demo", "--out", str(tmp_path / "sloppy"), *SMALL, "--sloppy", "1"]) == 0
+    clean, sloppy = (
+        pq.read_table(tmp_path / name / "sft_train.parquet").column("messages").to_pylist()
+        for name in ("out", "sloppy")
+    )
+    for gold, other in zip(clean, sloppy, strict=True):
+        assert gold[:-1] == other[:-1]
+        gold, other = unfenced(gold[-1]["content"]), unfenced(other[-1]["content"])
+        assert not gold.startswith("SELECT *")
+        if gold.startswith("SELECT"):  # and not WITH
+            assert other.startswith("SELECT * FROM") and gold.endswith(other[len("SELECT * ") :])
+    of = {name: [sql.startswith("SELECT * ") for *_, sql in some] for name, some in asked.items()}
+    assert 0.5 < sum(of["sft_train"]) / len(of["sft_train"]) < 0.65
+    assert not any(of["train"] + of["val"] + of["sft_val"])
+
+
 def test_databases_have_constraints_that_hold(demo, tmp_path):
     for file in (demo / "databases").iterdir():
         copy = tmp_path / file.name

@@ -117,7 +117,7 @@ def test_every_weight_learns_and_it_generates(model, tokenizer):
 def test_the_demo_fits_into_its_context(tokenizer):
     questions = draw(sql_demo.content(0), sql_demo.LEVELS, 0)
     for _, question in zip(range(300), questions, strict=False):
-        talk = [*sql_demo.prompt(question), sql_demo.answer(question)]
+        talk = [*sql_demo.prompt(question), sql_demo.answer(question.sql)]
         assert len(tokenizer.apply_chat_template(talk, return_dict=False)) <= CONTEXT
 
 

@@ -17,7 +17,7 @@ from plugins import prefork
 def server(tmp_path):
     path = tmp_path / "s"
     process = subprocess.Popen(
-        [sys.executable, prefork.__file__, "serve", str(path), "json", "decimal"]
+        [sys.executable, prefork.__file__, "serve", str(path), "json", "decimal", "algos"]
     )
     shim = Path(f"{path}.python")
     for _ in range(200):
@@ -155,3 +155,30 @@ def test_another_job_or_no_server_gets_an_ordinary_python(server):
     code = "import sys; print('decimal' in sys.modules)"
     assert run(server, "-c", code, env={"RAY_JOB_ID": "02000000"}).stdout == "False\n"
     assert run(server, "-c", code, env={prefork.SOCKET_ENV: "/nowhere"}).stdout == "False\n"
+
+
+def test_the_server_imports_packages_of_the_project(server):
+    """Started as a script it has plugins/ on its path, where an algos.py lies, too."""
+    done = run(server, "-c", "import sys; print(sys.modules['algos'].__file__)")
+    assert done.stdout.strip().endswith("/algos/__init__.py"), done.stderr
+
+
+def test_semaphores_of_a_killed_worker_are_unlinked(server):
+    """Ray kills the children of a worker that ends, and the raylet its process group."""
+    code = """
+import multiprocessing, os, psutil, signal, time
+semaphore = multiprocessing.get_context("spawn").Semaphore()
+while any(c.status() != psutil.STATUS_ZOMBIE for c in psutil.Process().children()):
+    time.sleep(0.05)  # the tracker starts
+print(semaphore._semlock.name, flush=True)
+for child in psutil.Process().children():
+    child.kill()
+os.killpg(os.getpid(), signal.SIGKILL)
+"""
+    done = run(server, "-c", code)
+    assert done.returncode == -signal.SIGKILL
+    file = Path("/dev/shm/sem." + done.stdout.strip().lstrip("/"))
+    deadline = time.time() + 10
+    while file.exists() and time.time() < deadline:
+        time.sleep(0.05)
+    assert not file.exists()

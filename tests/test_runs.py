@@ -3,10 +3,12 @@
 `make test` makes the one marked quick; `make test-all` makes all.
 """
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -123,6 +125,7 @@ def test_grpo_with_the_sql_reward(run):
     assert "val-core/sql_demo/acc/mean@1" in result.metrics[0]
     row = json.loads((result.folder / "validation/2.jsonl").read_text().splitlines()[0])
     assert {"input", "output", "gts", "score", "acc", "outcome", "executed"} <= set(row)
+    assert 'prefork.py", line' not in result.log()  # the fork server lived to the end
     # what the user saw: a line a step and no flood
     lines = result.done.stdout.splitlines()
     assert len(lines) < 20
@@ -140,6 +143,20 @@ def test_grpo_with_the_sql_reward(run):
     ).exists()
 
 
+@pytest.fixture
+def busy_ports():
+    """The usual ports of Ray, its dashboard, torch's rendezvous and vLLM are somebody else's."""
+    with contextlib.ExitStack() as stack:
+        for port in (6379, 8265, 29500, 8000):
+            taken = stack.enter_context(socket.socket())
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):  # it is taken already: as good
+                taken.bind(("", port))
+                taken.listen()
+        yield
+
+
+@pytest.mark.usefixtures("busy_ports")
 def test_sft_and_rl_from_its_folder(run, tmp_path):
     sft = run(
         "algo=sft", "trainer.total_training_steps=6", "trainer.test_freq=3", folder=tmp_path / "sft"

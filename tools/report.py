@@ -105,7 +105,7 @@ def plot(run: Path, file: Path) -> None:
     axes.set(xlabel="step", ylim=(0, 1), title=run.resolve().name)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="upper left")
     figure.savefig(file, dpi=150)
     plt.close(figure)
 
