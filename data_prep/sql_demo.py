@@ -59,7 +59,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for name, rows in {"train": 4000, "val": 256, "sft": 4000}.items():
         parser.add_argument(f"--{name}-rows", type=_positive, default=rows, help="(%(default)s)")
     parser.add_argument(
-        "--sloppy", type=_share, default=0.6, help="share of SFT answers with SELECT * (%(default)s)"
+        "--sloppy",
+        type=_share,
+        default=0.6,
+        help="share of SFT answers with SELECT * (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of content and questions (0)")
     _rows.add_options(parser, "sql_demo", rejects=False)

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
+from sql_helpers import make_database
 
 from preflight import names, resolvers
 
@@ -56,3 +57,9 @@ def shared():
 def resolved(config) -> dict:
     """A config as a plain dict with every interpolation resolved."""
     return OmegaConf.to_container(config, resolve=True)
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory):
+    """The path of a small database (sql_helpers.SCHEMA)."""
+    return make_database(tmp_path_factory.mktemp("sql") / "shop.sqlite")

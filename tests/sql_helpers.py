@@ -1,0 +1,78 @@
+"""What the tests of reward=sql share: a small database, one call, processes."""
+
+import asyncio
+import sqlite3
+import time
+from pathlib import Path
+
+from rewards.sql import compute_score
+
+KEYS = {
+    "score", "acc", "outcome", "executed", "masked", "empty_gold", "no_table_read", "rows",
+    "exec_ms", "cache_hit",
+}  # fmt: skip
+SCHEMA = """
+CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT, price REAL, stock INTEGER);
+INSERT INTO item VALUES (1, 'nut', 0.5, 10), (2, 'bolt', 1.0, 5), (3, 'gear', 2.5, 5),
+                        (4, 'gear', 2.5, 0), (5, NULL, 7.25, NULL);
+CREATE TABLE flag (a INTEGER, b INTEGER);
+INSERT INTO flag VALUES (0, 1), (0, 0), (1, 1), (1, 0);
+CREATE VIRTUAL TABLE note USING fts5(body);
+INSERT INTO note VALUES ('a blue gear');
+"""
+
+COUNT_TO = (
+    "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r LIMIT {}) SELECT i FROM r"
+)
+
+
+def make_database(path, script=SCHEMA):
+    with sqlite3.connect(path) as connection:
+        connection.executescript(script)
+    connection.close()
+    return str(path)
+
+
+def score(sql, gold, db, fence=True, **options):
+    text = f"<think>hm</think>\n```sql\n{sql}\n```" if fence else sql
+    info = db if isinstance(db, dict) else {"db": db}
+    result = asyncio.run(compute_score("test", text, gold, info, **options))
+    assert result.keys() == KEYS
+    assert all(type(value) is float for key, value in result.items() if key != "outcome")
+    return result
+
+
+def outcome(*arguments, **options):
+    return score(*arguments, **options)["outcome"]
+
+
+MODES = {
+    "spider": {},
+    "keep": {"keep_distinct": True},
+    "bird": {"mode": "bird"},
+    "strict": {"mode": "strict"},
+}
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def descendants(pid):
+    """Process ids below pid, from the kernel's own lists."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found
+
+
+def wait_until(condition, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.02)
