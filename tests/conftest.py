@@ -1,9 +1,11 @@
-"""What the tests share: composing as launch.py does, and where the acceptance data lies."""
+"""What the tests share: composing, acceptance data, real runs of launch.py."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -11,11 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 from sql_helpers import make_database
 
+from plugins.progress import read_metrics
 from preflight import names, resolvers
 
 ROOT = Path(__file__).resolve().parent.parent
 
 SHARED = ROOT.parent / "shared" / "data"
+STEPS = 2  # of a real run
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +67,83 @@ def resolved(config) -> dict:
 def db(tmp_path_factory):
     """The path of a small database (sql_helpers.SCHEMA)."""
     return make_database(tmp_path_factory.mktemp("sql") / "shop.sqlite")
+
+
+@pytest.fixture(scope="session")
+def sql_demo(tmp_path_factory):
+    """dataset=sql_demo, small."""
+    folder = tmp_path_factory.mktemp("sql_demo")
+    command = [sys.executable, "-m", "data_prep", "sql_demo", "--out", folder / "data", "--train-rows", "200",
+               "--sft-rows", "200"]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return folder / "data"
+
+
+class Run:
+    """A run that has ended."""
+
+    def __init__(self, folder: Path, done: subprocess.CompletedProcess):
+        self.folder, self.done = folder, done
+        self.metrics = read_metrics(folder / "metrics.jsonl")
+
+    def log(self) -> str:
+        return (self.folder / "log.txt").read_text(errors="replace")
+
+    def at(self, step: int, name: str) -> float:
+        return self.metrics[step][name]
+
+
+@pytest.fixture
+def start(sql_demo, tiny_model, tmp_path):
+    """`start("algo=ppo", ...)` → a running launch.py on the small data; 16 prompts validate."""
+    started = []
+
+    def begin(*overrides: str, folder: Path = tmp_path / "run") -> subprocess.Popen:
+        base = {
+            "hydra.run.dir": folder, "lab.dataset.dir": sql_demo, "lab.model.path": tiny_model,
+            "lab.hw.samples_per_step": 32, "lab.dataset.val_max_samples": 16, "lab.hw.sft_batch_size": 16,
+            "trainer.total_training_steps": STEPS, "trainer.save_freq": -1, "trainer.test_freq": STEPS,
+        }  # fmt: skip
+        again = {o.split("=")[0].lstrip("+") for o in overrides}
+        args = [f"{k}={v}" for k, v in base.items() if k not in again]
+        if any(o.startswith("resume=") for o in overrides):
+            args = []
+        process = subprocess.Popen(
+            [sys.executable, "launch.py", *args, *overrides],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.fixture
+def run(start, tmp_path):
+    """The same, to its end; by default a run that must succeed and leave nothing."""
+
+    def go(*overrides: str, folder: Path = tmp_path / "run", status: int = 0) -> Run:
+        before = leftovers()
+        process = start(*overrides, folder=folder)
+        output = process.communicate(timeout=600)[0]
+        result = Run(folder, subprocess.CompletedProcess(process.args, process.returncode, output))
+        assert process.returncode == status, output
+        assert leftovers() <= before, leftovers() - before
+        return result
+
+    return go
+
+
+def leftovers() -> set[str]:
+    """What a run could leave: processes of Ray or vLLM, shared memory, temporary folders."""
+    names = {str(path) for place in ("/dev/shm", "/tmp") for path in Path(place).glob("*")
+             if re.match(r"(psm|sem\.|verl_|torch_|plasma|verl-lab)", path.name)}  # fmt: skip
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if re.search(r"ray::|raylet|gcs_server|EngineCore|main_ppo|sft_trainer|prefork", line):
+            names.add(f"{process.pid} {line[:80]}")
+    return names

@@ -56,6 +56,20 @@ def poll():
     os.environ.pop("LAB_POLL_INTERVAL_S", None)
     return ReplayBuffer("sync", {}, None, "drop", {}).poll_interval
 
+def sft_order():
+    from types import SimpleNamespace
+    from omegaconf import OmegaConf
+    from verl.trainer.sft_trainer import SFTTrainer
+    trainer = SFTTrainer.__new__(SFTTrainer)
+    trainer.config = OmegaConf.create(
+        {"data": {"train_batch_size": 1, "num_workers": 0, "pad_mode": "no_padding"}, "trainer": {"seed": 7}}
+    )
+    trainer.train_dataset, trainer.val_dataset = list(range(99)), None
+    one = {"get_data_parallel_rank": lambda: 0, "get_data_parallel_size": lambda: 1}
+    trainer.engine = SimpleNamespace(**one)
+    trainer._build_dataloader()
+    return [trainer.train_sampler.seed, list(trainer.train_sampler)[:9]]
+
 def reward_parts():
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
     return hasattr(PPOTrainer._compute_metrics, "__wrapped__")
@@ -71,6 +85,7 @@ ask("value_model", value_model)
 ask("metrics", log_twice)
 ask("poll", poll)
 ask("reward_parts", reward_parts)
+ask("sft_order", sft_order)
 ask("platform", platform)
 print("\\n" + json.dumps(found))
 """
@@ -82,6 +97,7 @@ def probe(env: dict, tiny_model, folder) -> dict:
         **os.environ,
         **env,
         "LAB_POLL_INTERVAL_S": "0.05",
+        "LAB_SEED": "7",
         "VERL_FILE_LOGGER_PATH": str(metrics),
     }
     command = [sys.executable, "-W", "ignore", "-c", PROBE, str(tiny_model), str(metrics)]
@@ -124,6 +140,12 @@ def test_verls_file_logger_forgets_the_past(without, patched):
 def test_the_replay_buffer_polls_every_two_seconds(without, patched):
     assert without["poll"] == 2.0
     assert patched["poll"] == 0.05
+
+
+def test_verls_sft_has_the_same_order_whatever_the_seed(without, patched):
+    assert without["sft_order"][0] == 0
+    assert patched["sft_order"][0] == 7
+    assert without["sft_order"][1] != patched["sft_order"][1]
 
 
 def test_verl_drops_the_parts_of_a_reward(without, patched):
