@@ -63,6 +63,7 @@ def register() -> None:
         "sum": lambda *terms: sum(terms),
         "mul": lambda a, b: a * b,
         "div": lambda a, b: max(1, int(a) // int(b)),
+        "strings": lambda node: OmegaConf.create({k: str(v) for k, v in node.items()}),
         "join": lambda sep, *parts: sep.join(str(part) for part in parts),
     }.items():
         OmegaConf.register_new_resolver(f"lab.{name}", function, replace=True)

@@ -95,3 +95,11 @@ def test_every_pair_of_options_of_two_groups_composes(composer):
         except Exception as error:  # all failures together say more than the first
             failed.append(f"{' '.join(overrides)}: {error}")
     assert not failed, "\n".join(failed)
+
+
+def test_the_environment_of_rays_workers_is_text(composer):
+    """Ray refuses numbers, after the start."""
+    config = resolved(composer("lab.seed=3", "lab.env.OMP_NUM_THREADS=2"))
+    env = config["ray_kwargs"]["ray_init"]["runtime_env"]["env_vars"]
+    assert env["LAB_SEED"] == "3" and env["OMP_NUM_THREADS"] == "2"
+    assert all(isinstance(value, str) for value in env.values())
