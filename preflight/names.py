@@ -82,7 +82,14 @@ def check_argv(argv: list[str]) -> list[str]:
         for name in value.split(","):
             if name.strip("'\" ") not in known[key]:
                 raise Mistake(unknown(f"{key}=", name, known[key]))
-    return argv
+    # Hydra's parser takes no switch behind an override, but people write them where they like.
+    switches, overrides, rest = [], [], iter(argv)
+    for arg in rest:
+        if arg in ("--cfg", "-c", "--info", "-i"):  # those with a value
+            switches += [arg, next(rest, "")]
+        else:
+            (switches if arg.startswith("-") else overrides).append(arg)
+    return switches + overrides
 
 
 def saved_overrides(run: Path, more: list[str]) -> list[str]:

@@ -74,7 +74,7 @@ def sql_demo(tmp_path_factory):
     """dataset=sql_demo, small."""
     folder = tmp_path_factory.mktemp("sql_demo")
     command = [sys.executable, "-m", "data_prep", "sql_demo", "--out", folder / "data", "--train-rows", "200",
-               "--sft-rows", "200"]  # fmt: skip
+               "--sft-rows", "2000"]  # fmt: skip
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return folder / "data"
 
@@ -91,6 +91,18 @@ class Run:
 
     def at(self, step: int, name: str) -> float:
         return self.metrics[step][name]
+
+
+@pytest.fixture(scope="session")
+def warm(sql_demo, tiny_model, tmp_path_factory):
+    """A run of SFT: random weights write no SQL, so RL on them would have nothing to learn from."""
+    folder = tmp_path_factory.mktemp("warm") / "sft"
+    command = [sys.executable, "launch.py", "algo=sft", f"hydra.run.dir={folder}", f"lab.dataset.dir={sql_demo}",
+               f"lab.model.path={tiny_model}", "trainer.total_training_steps=100", "trainer.test_freq=50",
+               "trainer.save_freq=-1"]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Run(folder, done)
 
 
 @pytest.fixture

@@ -68,6 +68,13 @@ def test_the_profile_picks_a_model_and_the_command_line_wins():
     assert path("model=qwen3_0_6b") == "Qwen/Qwen3-0.6B"
 
 
+def test_switches_may_stand_anywhere():
+    args = ["lab.seed=5", "--cfg", "job", "hw=cpu_x2", "--resolve", "algo=rloo"]
+    config = yaml.safe_load(launch(*args).stdout)
+    assert config["lab"]["seed"] == 5
+    assert config["trainer"]["n_gpus_per_node"] == 2
+
+
 def test_a_run_is_not_overwritten(tmp_path):
     run = tmp_path / "run"
     run.mkdir()

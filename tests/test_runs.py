@@ -23,9 +23,17 @@ pytestmark = pytest.mark.real
 
 
 @pytest.mark.quick
-def test_grpo_with_the_sql_reward(run):
+def test_sft(warm):
+    assert warm.at(100, "train/loss") < 0.5 * warm.at(1, "train/loss")
+    assert warm.at(100, "val/loss") < warm.at(50, "val/loss")
+    model = warm.folder / "checkpoints/global_step_100/huggingface"
+    assert json.loads((model / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
+
+
+@pytest.mark.quick
+def test_grpo_with_the_sql_reward(run, warm):
     """The path of the README: Ray, FSDP2, vLLM and the real reward, with everything a run's folder has."""
-    result = run("trainer.save_freq=2")
+    result = run("trainer.save_freq=2", f"lab.model.path={warm.folder}")
     assert set(result.metrics) == {0, 1, 2}
     for step in (1, 2):
         # vLLM samples from the very weights that the actor has
@@ -49,6 +57,8 @@ def test_grpo_with_the_sql_reward(run):
     config = yaml.safe_load((result.folder / "resolved.yaml").read_text())
     assert "${" not in (result.folder / "resolved.yaml").read_text()
     assert config["reward"]["custom_reward_function"]["path"] == "pkg://rewards.sql"
+    start = config["actor_rollout_ref"]["model"]["path"]  # of a run's folder, its last checkpoint
+    assert start == str(warm.folder / "checkpoints/global_step_100/huggingface")
     attempt = json.loads((result.folder / "run.json").read_text())["attempts"][0]
     assert (
         attempt["exit"] == 0 and attempt["versions"]["verl"] and attempt["end"] > attempt["start"]
@@ -72,24 +82,6 @@ def busy_ports():
 
 
 @pytest.mark.usefixtures("busy_ports")
-def test_sft_and_rl_from_its_folder(run, tmp_path):
-    sft = run(
-        "algo=sft", "trainer.total_training_steps=6", "trainer.test_freq=3", folder=tmp_path / "sft"
-    )
-    assert sft.at(6, "train/loss") < sft.at(1, "train/loss")
-    assert sft.at(6, "val/loss") < sft.at(3, "val/loss")
-    config = json.loads(
-        (tmp_path / "sft/checkpoints/global_step_6/huggingface/config.json").read_text()
-    )
-    assert config["architectures"] == ["Qwen2ForCausalLM"]
-    rl = run(f"lab.model.path={tmp_path / 'sft'}", folder=tmp_path / "rl")
-    resolved = yaml.safe_load((tmp_path / "rl/resolved.yaml").read_text())
-    assert resolved["actor_rollout_ref"]["model"]["path"].endswith(
-        "sft/checkpoints/global_step_6/huggingface"
-    )
-    assert set(rl.metrics) == {0, 1, 2}
-
-
 def test_ppo_trains_a_critic(run):
     result = run("algo=ppo", "trainer.val_before_train=false", "logger=tensorboard")
     assert result.at(1, "critic/grad_norm") > 0
@@ -97,10 +89,14 @@ def test_ppo_trains_a_critic(run):
     assert list((result.folder / "tensorboard").rglob("events.out.tfevents.*"))
 
 
-def test_lora_trains_an_adapter(run, monkeypatch):
+def test_lora_trains_an_adapter(run, warm, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     result = run(
-        "lab.lora_rank=8", "trainer.save_freq=2", "trainer.val_before_train=false", "logger=wandb"
+        "lab.lora_rank=8",
+        f"lab.model.path={warm.folder}",
+        "trainer.save_freq=2",
+        "trainer.val_before_train=false",
+        "logger=wandb",
     )
     assert list((result.folder / "wandb").glob("offline-run-*/*.wandb"))
     assert result.at(2, "actor/grad_norm") > 0
@@ -158,7 +154,7 @@ def test_a_sweep_runs_one_job_after_another(start, tmp_path):
         resolved = yaml.safe_load((tmp_path / f"sweep/{job}/resolved.yaml").read_text())
         assert resolved["actor_rollout_ref"]["actor"]["policy_loss"]["loss_mode"] == loss
         assert max(read_metrics(tmp_path / f"sweep/{job}/metrics.jsonl")) == STEPS
-    assert re.search(r"^\* [01] ", output, re.MULTILINE), output
+    assert re.search(r"^\*  [01] ", output, re.MULTILINE), output
     assert "best validation" in output
 
 
