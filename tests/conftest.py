@@ -1,6 +1,7 @@
 """What the tests share: composing, acceptance data, real runs of launch.py."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,8 @@ def start(sql_demo, tiny_model, tmp_path):
         process = subprocess.Popen(
             [sys.executable, "launch.py", *args, *overrides],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            # tests that a shell put into the background ignore Ctrl-C, and so would their children
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         started.append(process)
         return process
