@@ -102,6 +102,29 @@ def seed_sft_order(distributed) -> None:
         cls.__init__ = functools.partialmethod(cls.__init__, seed=int(seed))
 
 
+def merge_adapter(manager) -> None:
+    """verl/utils/checkpoint/fsdp_checkpoint_manager.py:417 saves PEFT's weights as `hf_model`.
+
+    Under PEFT's names, adapter beside base: from_pretrained finds none of its own weights in that
+    folder and goes on with random ones. Save what the model computes with: W + scaling · B A.
+    """
+    full_state_dict = manager.get_fsdp_full_state_dict
+
+    @functools.wraps(full_state_dict)
+    def merged_state_dict(model, *args, **kwargs):
+        state = full_state_dict(model, *args, **kwargs)
+        for name, module in model.named_modules():
+            key = f"{name}.lora_B.default.weight"
+            if key in state:
+                b, a = state.pop(key), state.pop(f"{name}.lora_A.default.weight")
+                base = f"{name}.base_layer.weight"
+                state[base] = state[base] + (module.scaling["default"] * b @ a).to(b.dtype)
+        short = (k.removeprefix("base_model.model.").replace(".base_layer.", ".") for k in state)
+        return dict(zip(short, state.values(), strict=True))
+
+    manager.get_fsdp_full_state_dict = merged_state_dict
+
+
 def log_reward_parts(trainer_base) -> None:
     """verl/trainer/ppo/v1/trainer_base.py, _compute_metrics: drops what a reward returns beside its score.
 
@@ -132,6 +155,7 @@ def apply() -> None:
         "torch.distributed": dedupe_backend,
         "torch.utils.data.distributed": seed_sft_order,
         "verl.utils.model": attention_of_value_model,
+        "verl.utils.checkpoint.fsdp_checkpoint_manager": merge_adapter,
         "verl.utils.tracking": append_metrics,
         "verl.trainer.ppo.v1.replay_buffer": poll_replay_buffer,
         "verl.trainer.ppo.v1.trainer_base": log_reward_parts,

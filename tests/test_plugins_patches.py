@@ -148,6 +148,14 @@ def test_verls_sft_has_the_same_order_whatever_the_seed(without, patched):
     assert without["sft_order"][1] != patched["sft_order"][1]
 
 
+def test_verl_saves_an_adapter_unmerged():
+    """What the patch makes of it is loaded by the real run of LoRA."""
+    from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
+
+    source = inspect.getsource(FSDPCheckpointManager.save_checkpoint)
+    assert "lora" not in source.partition("if self.should_save_hf_model:")[2].lower()
+
+
 def test_verl_drops_the_parts_of_a_reward(without, patched):
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 

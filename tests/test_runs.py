@@ -16,6 +16,7 @@ import psutil
 import pytest
 import yaml
 from conftest import STEPS
+from transformers import AutoModelForCausalLM
 
 from plugins.progress import read_metrics
 
@@ -101,9 +102,18 @@ def test_lora_trains_an_adapter(run, warm, monkeypatch):
     assert list((result.folder / "wandb").glob("offline-run-*/*.wandb"))
     assert result.at(2, "actor/grad_norm") > 0
     assert result.at(2, "training/rollout_probs_diff_max") < 1e-4  # the adapter reached vLLM
-    assert list(
-        (result.folder / "checkpoints/global_step_2/actor").rglob("adapter_model.safetensors")
+    # the saved model is base and adapter in one
+    saved = result.folder / "checkpoints/global_step_2/actor/huggingface"
+    start = warm.folder / "checkpoints/global_step_100/huggingface"
+    (new, info), old = (
+        AutoModelForCausalLM.from_pretrained(saved, output_loading_info=True, dtype="float32"),
+        AutoModelForCausalLM.from_pretrained(start, dtype="float32"),
     )
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    for name, weight in new.named_parameters():
+        change = (weight - old.get_parameter(name)).abs().max()
+        assert (change > 0) == name.endswith("proj.weight"), name
+        assert change < 0.1
 
 
 def test_two_workers(run):
