@@ -1,6 +1,7 @@
 """What the tests share: composing, acceptance data, real runs of launch.py."""
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,3 +163,12 @@ def leftovers() -> set[str]:
         if re.search(r"ray::|raylet|gcs_server|EngineCore|main_ppo|sft_trainer|prefork", line):
             names.add(f"{process.pid} {line[:80]}")
     return names
+
+
+@pytest.fixture
+def tidy():
+    """For tests that kill a run, or make one without launch.py: nobody else cleans up after these."""
+    before = leftovers()
+    yield
+    for path in (Path(name) for name in leftovers() - before if name.startswith("/")):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()

@@ -123,6 +123,7 @@ def test_two_workers(run):
     assert result.log().count("FSDP") > 0
 
 
+@pytest.mark.usefixtures("tidy")
 def test_resume_after_kill_9(start, run, tmp_path):
     folder = tmp_path / "run"
     process = start("trainer.total_training_steps=40", "trainer.save_freq=2", "trainer.val_before_train=false",
@@ -168,6 +169,7 @@ def test_a_sweep_runs_one_job_after_another(start, tmp_path):
     assert "best validation" in output
 
 
+@pytest.mark.usefixtures("tidy")
 def test_verls_own_entry_point_repeats_a_run(run, tmp_path):
     """resolved.yaml is a complete config of verl: no launch.py, no environment."""
     first = run("trainer.val_before_train=false", "trainer.test_freq=-1")
