@@ -42,7 +42,7 @@ def show(title: str, head: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, justify="right" if i else "left")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    Console(highlight=False, width=120).print(table)
 
 
 def bench_sql() -> None:
@@ -97,8 +97,8 @@ def first_step(run: Path, process: subprocess.Popen) -> float | None:
 def bench_run() -> None:
     """(c) The demo's GRPO: to the end of the first step, a step, the share of each phase."""
     ways = {
-        "forked (default)": [],
-        "each process imports (lab.hw.prefork=false)": ["lab.hw.prefork=false"],
+        "forked": [],
+        "lab.hw.prefork=false": ["lab.hw.prefork=false"],
     }
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -114,14 +114,18 @@ def bench_run() -> None:
             later = [metrics[step] for step in range(2, STEPS + 1)]
             step = statistics.median(m["timing_s/step"] for m in later)
             shares = {
-                phase: statistics.median(m.get(f"timing_s/{phase}", 0) for m in later) / step
+                phase: statistics.median(m[f"timing_s/{phase}"] for m in later) / step
                 for phase in PHASES
+                if f"timing_s/{phase}" in later[0]
             }
-            rows.append([name, f"{first:.1f} s", f"{step:.2f} s"]
-                        + ["-" if not shares[p] else f"{shares[p]:.0%}" for p in PHASES])  # fmt: skip
+            rows.append([name, f"{first:.1f} s", f"{step:.2f} s", shares])
+    seen = [phase for phase in PHASES if any(phase in shares for *_, shares in rows)]
+    rows = [
+        [*row, *(f"{shares[p]:.0%}" if p in shares else "-" for p in seen)] for *row, shares in rows
+    ]
     show(
         f"GRPO of the demo, {psutil.cpu_count()} cores, load {os.getloadavg()[0]:.1f} (a step: median of {STEPS - 1})",
-        ["start", "to the end of step 1", "a step", *PHASES],
+        ["start", "to the end of step 1", "a step", *seen],
         rows,
     )
 
