@@ -69,7 +69,7 @@ test: $(READY) ## the tests, with one short real run of GRPO (under 10 minutes)
 test-all: $(READY) ## all tests: every kind of real run, too
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: $(READY) ## measure: SQL reward, composing, start and steps of the demo's GRPO
+bench: $(READY) data/tiny_model/config.json data/sql_demo/train.parquet ## measure: SQL reward, composing, start and steps of the demo's GRPO
 	$(BIN)/python tests/bench.py $(ARGS)
 
 lint: $(READY) ## check style and formatting
