@@ -1,0 +1,58 @@
+"""What a run leaves to read: errors of a log, the table of several runs."""
+
+import json
+
+import pytest
+
+from plugins.results import Result, errors, report, table
+
+CAUSE = """(RewardLoopWorker pid=7) Traceback (most recent call last):
+(RewardLoopWorker pid=7)   File "reward.py", line 1, in <module>
+(RewardLoopWorker pid=7)     import nothing
+(RewardLoopWorker pid=7) ModuleNotFoundError: No module named 'nothing'
+"""
+END = """step:1 - actor/lr:0.1
+Traceback (most recent call last):
+  File "verl.py", line 2, in wait
+    raise ValueError("an empty list")
+ValueError: an empty list
+"""
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "log.txt"
+
+
+def test_the_cause_and_the_end_of_a_crash(log):
+    log.write_text("starting\n" + CAUSE + "more\n" * 20_000 + END + "bye\n")
+    cause, end = errors(log)
+    assert cause[-1] == "ModuleNotFoundError: No module named 'nothing'"
+    assert cause[0].strip() == 'File "reward.py", line 1, in <module>'
+    assert end[-1] == "ValueError: an empty list" and len(end) == 3
+
+
+def test_one_error_is_told_once_and_an_earlier_attempt_is_past(log):
+    log.write_text(CAUSE + END)
+    assert [block[-1] for block in errors(log, begin=len(CAUSE))] == ["ValueError: an empty list"]
+
+
+def test_a_log_without_an_error_says_so(log):
+    log.write_text("the kernel killed it\n")
+    assert "exit status 137. Its log names no error." in report(log.parent, 137, 60, 0)
+
+
+@pytest.mark.parametrize(("metric", "best"), [("val-core/x/acc/mean@1", 1), ("val/loss", 0)])
+def test_the_best_job_is_marked(tmp_path, metric, best):
+    """The highest accuracy, the lowest loss; a failed job is never the best."""
+    results = []
+    for job, (value, code) in enumerate([(0.25, 0), (0.5, 0), (0.9, 1), (0.1, 1)]):
+        folder = tmp_path / str(job)
+        folder.mkdir()
+        lines = [{"step": s, "data": {metric: 7.0 if s < 3 else value}} for s in (1, 2, 3)]
+        (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+        results.append(Result(folder, code))
+    lines = table(results).strip("\n").splitlines()
+    assert [line.startswith("*") for line in lines[1:5]] == [job == best for job in range(4)]
+    assert lines[3].split() == ["2", "3", "-", "0.900", "exit", "1"]
+    assert lines[-1].endswith(f"{tmp_path.name}/{best}")
