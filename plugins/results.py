@@ -99,11 +99,10 @@ def errors(log: Path, begin: int = 0, lines: int = 12) -> list[list[str]]:
     found = [i for i, line in enumerate(clean) if ERROR.match(line)]
     blocks = []
     for i in dict.fromkeys(found[:1] + found[-1:]):
-        start = max(0, i - lines + 1)
-        frames = [k for k in range(start, i) if clean[k].startswith("  ")]  # of this traceback
-        while frames and clean[i - len(frames)] != clean[frames[0]]:
-            frames.pop(0)
-        blocks.append(clean[frames[0] if frames else i : i + 1])
+        start = i  # and up over the frames of its traceback, which are indented
+        while start > max(0, i - lines + 1) and clean[start - 1].startswith("  "):
+            start -= 1
+        blocks.append(clean[start : i + 1])
     return blocks
 
 

@@ -186,12 +186,12 @@ def run(
             dump_stacks(run_dir / "stacks.txt")
         except KeyboardInterrupt:
             grace_s = GRACE_S
+            memory |= shared_memory_of(descendants())  # before the processes that name it end
             process.send_signal(signal.SIGINT)  # verl shuts Ray down and closes its loggers
             raise
         finally:
-            signal.signal(
-                signal.SIGINT, signal.SIG_IGN
-            )  # a second Ctrl-C must not stop the stopping
+            # a second Ctrl-C must not stop the stopping
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             memory |= shared_memory_of(descendants())
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(grace_s)

@@ -20,7 +20,11 @@ INSERT INTO flag VALUES (0, 1), (0, 0), (1, 1), (1, 0);
 CREATE VIRTUAL TABLE note USING fts5(body);
 INSERT INTO note VALUES ('a blue gear');
 """
-
+NUMBERS = """
+CREATE TABLE n (i INTEGER);
+INSERT INTO n WITH RECURSIVE r(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM r LIMIT 100) SELECT i FROM r;
+"""
+LOOP = "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) SELECT max(i) FROM r"
 COUNT_TO = (
     "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r LIMIT {}) SELECT i FROM r"
 )
@@ -40,6 +44,10 @@ def score(sql, gold, db, fence=True, **options):
     assert result.keys() == KEYS
     assert all(type(value) is float for key, value in result.items() if key != "outcome")
     return result
+
+
+def ask(sql, gold, db, **options):
+    return compute_score("", f"```sql\n{sql}\n```", gold, {"db": db}, **options)
 
 
 def outcome(*arguments, **options):

@@ -3,20 +3,16 @@
 import asyncio
 import os
 import signal
-import sqlite3
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
-from sql_helpers import alive, descendants, wait_until
+from conftest import ROOT
+from sql_helpers import LOOP, NUMBERS, alive, ask, descendants, make_database, wait_until
 
 from rewards import _sql_pool, _sql_process
-from rewards.sql import compute_score
 
-ROOT = Path(__file__).resolve().parent.parent
-LOOP = "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) SELECT max(i) FROM r"
 STUCK = (
     "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r LIMIT 99) SELECT"
     " sum(instr(printf('%.*c', 999999, 'a'), printf('%.*c', 499999, 'a') || 'b')) FROM r"
@@ -27,16 +23,7 @@ SLOW = "SELECT instr(printf('%.*c', 99999, 'a'), printf('%.*c', 49999, 'a') || '
 
 @pytest.fixture(scope="module")
 def db(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pool") / "numbers.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE n (i INTEGER)")
-        connection.executemany("INSERT INTO n VALUES (?)", [(i,) for i in range(100)])
-    connection.close()
-    return str(path)
-
-
-def ask(sql, gold, db, **options):
-    return compute_score("", f"```sql\n{sql}\n```", gold, {"db": db}, **options)
+    return make_database(tmp_path_factory.mktemp("pool") / "numbers.sqlite", NUMBERS)
 
 
 def outcomes(results):
