@@ -44,7 +44,7 @@ def command(config: DictConfig, run_dir: Path, folder: str, python: str | None) 
             "-m",
             *entry,
         ]
-    if not OmegaConf.select(config, "ray_kwargs.ray_init.address"):
+    if "ray_kwargs" in config and not OmegaConf.select(config, "ray_kwargs.ray_init.address"):
         entry += [f"++ray_kwargs.ray_init._temp_dir={folder}"]
     if python:
         entry += [f"++ray_kwargs.ray_init.runtime_env.py_executable={python}"]
@@ -82,7 +82,7 @@ def job(config: DictConfig) -> None:
             env,
             Progress(run_dir, "sft" if config.lab.spmd else "rl", total),
             config.lab.stall_timeout_s,
-            fork=config.lab.hw.prefork and not config.lab.spmd,
+            fork=config.lab.hw.prefork and "ray_kwargs" in config,
         )
     finally:
         attempt.end(code)

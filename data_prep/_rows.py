@@ -17,6 +17,7 @@ from tqdm import tqdm
 from data_prep import UserError, _folder, _schema
 from data_prep._lengths import Lengths, load_tokenizer
 
+PREFIXES = {"rl": "", "sft": "sft_", "preference": "pref_", "process": "prm_"}  # of files
 GROUP_ROWS, GROUP_CHARACTERS = 4096, 1 << 24  # a row group is full at one of them
 SHOWN = 10
 
@@ -92,9 +93,15 @@ class Rows:
             self.counts["read"] += 1
             yield number, row
 
-    def add(self, number: int, raw: object, rl: Mapping | None, sft: Mapping | None = None) -> None:
-        """Keep a row in the files of its split, or reject it if one of its forms is bad."""
-        forms = {kind: row for kind, row in (("rl", rl), ("sft", sft)) if row is not None}
+    def add(
+        self, number: int, raw: object, rl: Mapping, sft: Mapping | None = None, **more: Mapping
+    ) -> None:
+        """Keep a row in the files of its split, or reject it if one of its forms is bad.
+
+        `more`: forms of other kinds (_schema.KINDS), by kind.
+        """
+        forms = {"rl": rl, "sft": sft, **more}
+        forms = {kind: row for kind, row in forms.items() if row is not None}
         problems = [p for kind, row in forms.items() for p in _schema.check(kind, row)]
         if problems:
             self.reject(number, raw, "; ".join(problems))
@@ -102,7 +109,7 @@ class Rows:
         split = rl["extra_info"]["split"]
         self.counts[split] += 1
         for kind, row in forms.items():
-            self._file(split if kind == "rl" else f"sft_{split}", kind).write(row)
+            self._file(f"{PREFIXES[kind]}{split}", kind).write(row)
 
     def add_sft(self, split: str, row: Mapping) -> None:
         """Keep an SFT row that has no RL row beside it."""

@@ -3,6 +3,8 @@
 Levels: 1 filters and counts of one table, 2 aggregates and ORDER BY ... LIMIT, 3 joins of two
 tables, 4 GROUP BY and HAVING, 5 subqueries and CTEs. The prompt is a compact schema and the
 question, short enough for `tiny_model` on a CPU; the answer is a ```sql fenced block.
+Every question of RL comes as a preference pair (the gold, and a query that returns something else) and
+as a chain for process rewards (a clause a step, half of the chains wrong from some step on) as well.
 SFT rows ask in plain words only ("with price under 20"), RL and validation rows in free words as
 well ("cheaper than 20 dollars"). And the SFT training answers are sloppy, as cheap labels are: most
 of them find the right rows but say SELECT * instead of what was asked (--sloppy). So RL has something
@@ -12,7 +14,6 @@ to learn that SFT didn't show, and only the reward can tell. No validation quest
 
 import argparse
 import random
-import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ import pyarrow as pa
 from data_prep import UserError, _rows
 from data_prep._demo_content import fill
 from data_prep._demo_databases import DATABASES, Database
+from data_prep._demo_pairs import all_columns, chain, fenced, wrong
 from data_prep._demo_questions import Exhausted, Question, draw
 
 EXTRA = dict.fromkeys(["db", "db_id", "template", "question"], pa.string()) | {"level": pa.int64()}
@@ -87,12 +89,21 @@ def prompt(question: Question) -> list[dict[str, str]]:
 
 def answer(sql: str) -> dict[str, str]:
     """The assistant's message with the query."""
-    return {"role": "assistant", "content": f"```sql\n{sql}\n```"}
+    return {"role": "assistant", "content": fenced(sql)}
 
 
-def all_columns(sql: str) -> str:
-    """The query with everything selected: the right rows, not what was asked."""
-    return re.sub(r"^SELECT .+? FROM", "SELECT * FROM", sql)
+def judged(
+    question: Question, db: Database, conn: sqlite3.Connection, rng: random.Random
+) -> dict[str, dict]:
+    """A question as a preference pair and as a chain of labelled steps; {} if no query is wrong."""
+    bad = wrong(conn, db, question.sql, rng)
+    if bad is None:
+        return {}
+    asked = prompt(question)
+    pair = {"prompt": asked, "chosen": [answer(question.sql)], "rejected": [answer(bad)]}
+    steps, labels = chain(bad if rng.random() < 0.5 else question.sql, question.sql)
+    process = {"prompt": asked, "steps": steps, "labels": labels}
+    return {"preference": pair, "process": process}
 
 
 def rl_row(question: Question, index: int, split: str, databases: Path) -> dict:
@@ -140,7 +151,8 @@ def run(args: argparse.Namespace) -> None:
     def fill_rows(rows: _rows.Rows) -> None:
         opened = content(args.seed, rows.folder / "databases")
         dealt = deal(draw(opened, args.levels, args.seed), sizes)
-        rng = random.Random(args.seed)
+        rng, judge = random.Random(args.seed), random.Random(f"{args.seed} judged")
+        where = {db.name: (db, conn) for db, conn in opened}
         try:
             for _, (split, index, question) in rows.reading(dealt, "sql_demo", sum(sizes.values())):
                 sloppy = split == "sft" and rng.random() < args.sloppy
@@ -150,7 +162,8 @@ def run(args: argparse.Namespace) -> None:
                     rows.add_sft("train", sft)
                 else:
                     rl = rl_row(question, index, split, databases)
-                    rows.add(index, question.text, rl, sft if split == "val" else None)
+                    forms = judged(question, *where[question.db], judge)
+                    rows.add(index, question.text, rl, sft if split == "val" else None, **forms)
         except Exhausted as error:
             raise UserError(f"{error}: ask for fewer rows or for more --levels") from None
         for _, conn in opened:

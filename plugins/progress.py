@@ -6,12 +6,15 @@ import sys
 import time
 from pathlib import Path
 
+NESTED = "[stage]"  # what a stage of a run says, in the run's own log (plugins/stages.py)
+TOLD = "[told] "  # a line of the log for the person who looks on
 # What stands in the log when a part of a run is up, and what a person is told.
 MILESTONES = {
     "Started a local Ray instance": "Ray is up",
     "actor and ref model engine initialized": "the model is loaded",
     "all initialize finished": "vLLM is up",
     "Saving checkpoint to": None,  # moved on, but nothing to tell
+    NESTED: None,
 }
 # The metric that a run is judged by.
 VALIDATION = "val-core/.*/acc/mean@.*|val-core/.*/mean@.*|val/loss"
@@ -32,6 +35,14 @@ COLUMNS = {
         ("lr", "{:9.1e}", "train/lr"),
         ("grad", "{:8.3f}", "train/grad_norm"),
         ("tokens", "{:8.0f}", "train/global_tokens"),
+    ],
+    "preference": [
+        ("loss", "{:8.4f}", "train/loss"),
+        ("acc", "{:6.3f}", "train/accuracy"),
+        ("margin", "{:8.3f}", "train/margin"),
+        ("val loss", "{:8.4f}", "val/loss"),
+        ("val acc", "{:8.3f}", "val/accuracy"),
+        ("grad", "{:8.3f}", "train/grad_norm"),
     ],
 }
 
@@ -97,7 +108,9 @@ class Progress:
     def __call__(self) -> float:
         """Print what is new; returns when the run last moved on (time.time())."""
         for line in self._new_lines("log"):
-            for mark, text in MILESTONES.items():
+            told = line.startswith(TOLD)
+            marks = MILESTONES | {TOLD: line.removeprefix(TOLD)} if told else MILESTONES
+            for mark, text in marks.items():
                 if mark in line:
                     self.moved = time.time()
                     if text:
@@ -144,6 +157,8 @@ class Progress:
         self.printed = now
         if not self.header:
             self.header = True
+            if "train/accuracy" in metrics:  # SFT has none
+                self.columns = COLUMNS["preference"]
             names = "".join(f" {name:>{len(form.format(0))}}" for name, form, _ in self.columns)
             self._say(f"{'time':>7}  {'step':>9}{names}   left")
         cells = ""

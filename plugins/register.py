@@ -5,8 +5,9 @@ Everything here must be cheap: it runs in a dozen processes. Modules of verl are
 verl itself imports them (`wrapt.when_imported`).
 """
 
-from plugins import algos, cpu_platform, verl_patches
+from plugins import algo_patches, algos, cpu_platform, verl_patches
 
 cpu_platform.register()
 verl_patches.apply()
+algo_patches.apply()
 algos.register()

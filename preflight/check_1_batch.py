@@ -30,6 +30,8 @@ def check_sft_batch(config: DictConfig) -> str | None:
         return f"data.train_batch_size={size} doesn't divide by {n} workers: {nearest_multiple(size, n)} does."
     for key in ("train_files", "val_files"):
         have = rows(config.data[key])
+        limit = config.data[key.replace("files", "max_samples")]
+        have = min(have, limit) if have and limit > 0 else have
         if have is not None and have < size:
             return (f"data.{key} has {have} rows, fewer than one batch of data.train_batch_size={size}:"
                     " verl would drop them all.")  # fmt: skip

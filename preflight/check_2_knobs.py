@@ -9,7 +9,8 @@ KL_LOSS = "actor_rollout_ref.actor.kl_loss_coef"
 KL_REWARD = "algorithm.kl_ctrl.kl_coef"
 VERLS_DEFAULT = {KL_LOSS: 0.001, KL_REWARD: 0.001}
 GROUPED = {"grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "grpo_passk", "gdpo",
-           "reinforce_plus_plus_baseline", "optimal_token_baseline", "gpg"}  # fmt: skip
+           "reinforce_plus_plus_baseline", "optimal_token_baseline", "gpg",
+           "grpo_weighted", "grpo_process", "grpo_token"}  # fmt: skip
 
 
 def given(key: str) -> bool:

@@ -60,7 +60,7 @@ def register() -> None:
         "path": absolute,
         "model_path": model_path,
         "if": lambda condition, then, otherwise: then if condition else otherwise,
-        "sum": lambda *terms: sum(terms),
+        "sum": lambda *terms: None if None in terms else sum(terms),
         "mul": lambda a, b: a * b,
         "div": lambda a, b: max(1, int(a) // int(b)),
         "strings": lambda node: OmegaConf.create({k: str(v) for k, v in node.items()}),

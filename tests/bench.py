@@ -1,6 +1,6 @@
 """`make bench`: what the project claims to be fast at, side by side in one run, as tables.
 
-    python tests/bench.py [sql] [compose] [run]
+    python tests/bench.py [sql] [compose] [run] [rollout] [algos]
 
 Timings depend on the machine and on what else it does: read the ratios.
 """
@@ -130,9 +130,29 @@ def bench_run() -> None:
     )
 
 
+def bench_rollout() -> None:
+    """(d) The batched rollout and verl's own, a prompt at a time."""
+    import bench_rollout
+
+    head = ["samples a step", "gen", "verl's", "ratio", "step", "with verl's", "ratio"]
+    show("GRPO, the rollout a batch at a time and verl's own", head, bench_rollout.rows())
+
+
+def bench_algos() -> None:
+    """(e) The advantage functions of algos/ and verl's."""
+    import bench_algos
+
+    show(
+        "advantages of answers of at most 512 tokens (in brackets: of verl's grpo_vectorized)",
+        bench_algos.HEAD,
+        bench_algos.rows(),
+    )
+
+
 def main(argv: list[str]) -> None:
     """Run the named benchmarks, or all."""
-    known = {"sql": bench_sql, "compose": bench_compose, "run": bench_run}
+    known = {"sql": bench_sql, "compose": bench_compose, "run": bench_run, "rollout": bench_rollout,
+             "algos": bench_algos}  # fmt: skip
     if wrong := [name for name in argv if name not in known]:
         raise SystemExit(f"error: unknown benchmark {wrong[0]!r}. There is: {', '.join(known)}")
     for name in argv or known:

@@ -22,6 +22,25 @@ ROOT = Path(__file__).resolve().parent.parent
 
 SHARED = ROOT.parent / "shared" / "data"
 STEPS = 2  # of a real run
+LEFT = re.compile(
+    r"ray::|raylet|gcs_server|EngineCore|main_ppo|sft_trainer|algos\.\w+ --config|prefork\.py serve"
+)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--part", help="of the long real runs every Nth, from the Ith on: 2/3")
+
+
+def pytest_collection_modifyitems(config, items):
+    """`--part I/N` for a machine with little time: N such calls run everything."""
+    if not (part := config.getoption("--part")):
+        return
+    first, step = map(int, part.split("/"))
+    real = [item for item in items if item.get_closest_marker("real")]
+    long = [item for item in real if not item.get_closest_marker("quick")]
+    left_out = [item for number, item in enumerate(long, 1) if number % step != first % step]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +179,7 @@ def leftovers() -> set[str]:
              if re.match(r"(psm|sem\.|verl_|torch_|plasma|verl-lab)", path.name)}  # fmt: skip
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or [])
-        if re.search(r"ray::|raylet|gcs_server|EngineCore|main_ppo|sft_trainer|prefork", line):
+        if LEFT.search(line):
             names.add(f"{process.pid} {line[:80]}")
     return names
 

@@ -78,7 +78,8 @@ def test_rows_are_as_many_as_asked_for_and_follow_the_schema(demo, rows):
         "sft_train": 4000,
         "sft_val": 256,
     }
-    assert card["rows"] == {f"{name}.parquet": len(some) for name, some in rows.items()}
+    judged = {f"{kind}_{name}": rows[name] for kind in ("pref", "prm") for name in ("train", "val")}
+    assert card["rows"] == {f"{k}.parquet": len(some) for k, some in (rows | judged).items()}
     for name, kind in FILES.items():
         assert [p for row in rows[name] for p in _schema.check(kind, row)] == []
     for name in ("train", "val"):

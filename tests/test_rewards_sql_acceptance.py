@@ -100,7 +100,8 @@ def test_hostile_cases(mode):
             good = match is None or result["acc"] == float(match)
             # "ok", match and mismatch say that it ran; which of them, `match` says for the mode.
             classes = set(expect["error_class"])
-            if classes & {"ok", "match", "mismatch"}:
+            # A machine fast enough may come to the end of what stops another by its time limit.
+            if classes & {"ok", "match", "mismatch", "timeout"}:
                 classes |= {"match", "mismatch"}
             good = good and result["outcome"] in classes and seconds < expect["max_wall_s"]
             if not good:

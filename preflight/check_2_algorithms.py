@@ -1,0 +1,46 @@
+"""What single algorithms need: verl would say so after the first rollouts, or never."""
+
+from omegaconf import DictConfig, OmegaConf
+
+SQUARES = "actor_rollout_ref.actor.calculate_sum_pi_squared"
+NEEDS = {  # estimator or loss → the key that it can't do without
+    "optimal_token_baseline": f"{SQUARES}=true",
+    "tir_optimal_token_baseline": f"{SQUARES}=true",
+    "gdpo": "algorithm.gdpo_reward_keys=[acc,...], the names of parts of the reward",
+    "dro": "actor_rollout_ref.actor.policy_loss.dro_beta=0.05",
+}
+
+
+def check_needs(config: DictConfig) -> str | None:
+    """An estimator or a loss without its own setting."""
+    for key in ("algorithm.adv_estimator", "actor_rollout_ref.actor.policy_loss.loss_mode"):
+        name = OmegaConf.select(config, key)
+        if (need := NEEDS.get(name)) and not OmegaConf.select(config, need.partition("=")[0]):
+            return f"{name} needs {need} (see conf/algo)."
+    return None
+
+
+def check_greedy_baseline(config: DictConfig) -> str | None:
+    """ReMax's greedy answers are sampled as those of a validation are (plugins/algo_patches.py)."""
+    if OmegaConf.select(config, "algorithm.adv_estimator") != "remax":
+        return None
+    key = "actor_rollout_ref.rollout.val_kwargs.temperature"
+    if OmegaConf.select(config, key) != 0:
+        return f"remax takes the greedy answer as baseline, and that is sampled as a validation's: set {key}=0."
+    if config.trainer.v1.trainer_mode != "sync":
+        return "remax samples its baselines with trainer.v1.trainer_mode=sync alone."
+    return None
+
+
+def check_overlong(config: DictConfig) -> str | None:
+    """The penalty for long answers comes from one of verl's reward managers alone."""
+    buffer = OmegaConf.select(config, "reward.reward_kwargs.overlong_buffer_cfg")
+    manager = OmegaConf.select(config, "reward.reward_manager")
+    if (
+        buffer is None
+        or not buffer.enable
+        or (manager.source, manager.name) == ("register", "dapo")
+    ):
+        return None
+    return (f"reward.reward_kwargs.overlong_buffer_cfg does nothing with the reward manager {manager.name}"
+            f" ({manager.source}): it needs reward.reward_manager.source=register and .name=dapo.")  # fmt: skip

@@ -1,0 +1,69 @@
+"""The batched rollout against verl's own: real runs that sample the same answers."""
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.real
+
+
+def samples(run, step: int) -> list[dict]:
+    """What a step's dump says of each sample, in an order that does not depend on uids."""
+    lines = (run.folder / f"rollouts/{step}.jsonl").read_text().splitlines()
+    rows = [{k: v for k, v in json.loads(line).items() if k != "uid"} for line in lines]
+    return sorted(rows, key=lambda row: json.dumps(row, sort_keys=True))
+
+
+def test_it_changes_nothing_but_the_time(run, warm, tmp_path):
+    """Rewards, log-probabilities, metrics and dumps; top_k=1 makes both sample the same."""
+    one, other = (
+        run(
+            "algo=grpo",
+            f"lab.model.path={warm.folder}",
+            f"lab.batched_rollout={batched}",
+            "actor_rollout_ref.rollout.top_k=1",
+            "actor_rollout_ref.rollout.calculate_log_probs=true",
+            folder=tmp_path / batched,
+        )
+        for batched in ("true", "false")
+    )
+    assert "BatchedAgentLoopWorker" in one.log() and "BatchedAgentLoopWorker" not in other.log()
+    assert one.metrics.keys() == other.metrics.keys() == {0, 1, 2}
+    for step, metrics in one.metrics.items():
+        assert metrics.keys() == other.metrics[step].keys()
+        for name, value in metrics.items():
+            if not any(part in name for part in ("timing", "perf/", "exec_ms", "cache_hit")):
+                expected = other.at(step, name)  # None: no sample had that part
+                close = value is expected or value == pytest.approx(expected, rel=1e-4, abs=1e-6)
+                assert close, name
+    for step in (1, 2):
+        assert samples(one, step) == samples(other, step)
+    assert one.at(1, "critic/score/max") > 0  # something was scored
+
+
+def test_other_agents_go_verls_way(run):
+    """The tool agent (several turns) under the same workers."""
+    result = run(
+        "actor_rollout_ref.rollout.agent.default_agent_loop=tool_agent",
+        "trainer.val_before_train=false",
+        "trainer.test_freq=-1",
+    )
+    assert result.at(2, "training/rollout_probs_diff_max") < 1e-5
+    assert len(samples(result, 2)) == 32
+
+
+def test_a_reward_that_raises_costs_its_groups(run, tmp_path):
+    """As in verl's own loop: the error is in the log, and the other groups train."""
+    reward = tmp_path / "raises.py"
+    reward.write_text(
+        "def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n"
+        "    if extra_info['index'] % 2:\n"
+        "        raise KeyError('this row is broken')\n"
+        "    return float(len(solution_str) % 2)\n"
+    )
+    result = run("reward=none", f"reward.custom_reward_function.path={reward}",
+                 "trainer.val_before_train=false", "trainer.test_freq=-1")  # fmt: skip
+    assert "this row is broken" in result.log()
+    graded = [len([row for row in samples(result, step) if row["output"]]) for step in (1, 2)]
+    assert 0 < sum(graded) < 64, graded
+    assert result.at(2, "actor/grad_norm") > 0
