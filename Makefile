@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 D      ?= sql_demo
 RUN    ?=
 SEED   ?= 0
+STAGES ?= sft grpo
 ifndef DEMO
 DEMO   := outputs/demo/$(shell date +%Y-%m-%d_%H-%M-%S)
 endif
@@ -14,7 +15,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do $$p -c '
 READY  := $(VENV)/.ready-$(HW)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo train sweep test test-all bench lint lock clean
+.PHONY: help setup data demo train pipeline sweep test test-all bench lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +61,9 @@ demo: $(READY) data/tiny_model/config.json data/sql_demo/train.parquet ## the ma
 
 train: $(READY) ## one run: make train ARGS="algo=grpo hw=cpu reward=sql"
 	$(BIN)/python launch.py $(ARGS)
+
+pipeline: $(READY) ## stages, each from the model before: make pipeline STAGES="sft rm ppo" ARGS="lab.lora_rank=16 logger=wandb"
+	$(BIN)/python -m tools.pipeline $(STAGES) $(ARGS)
 
 sweep: $(READY) ## several runs: make sweep ARGS="algo=grpo,rloo hw=cpu"
 	$(BIN)/python launch.py -m $(ARGS)

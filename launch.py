@@ -73,14 +73,14 @@ def job(config: DictConfig) -> None:
     print(f"{config.lab.name} → {os.path.relpath(run_dir)}", flush=True)
     env = os.environ | {k: str(v) for k, v in config.lab.env.items()}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
-    attempt = results.Attempt(run_dir, sys.argv)
+    attempt = results.Attempt(run_dir, sys.argv, config)
     code = 130  # if Ctrl-C comes
     try:
         code = supervisor.run(
             lambda folder, python: command(config, run_dir, folder, python),
             run_dir,
             env,
-            Progress(run_dir, "sft" if config.lab.spmd else "rl", total),
+            Progress(run_dir, "sft" if config.lab.spmd else "rl", total, config.lab.keep_best),
             config.lab.stall_timeout_s,
             fork=config.lab.hw.prefork and "ray_kwargs" in config,
         )

@@ -4,7 +4,10 @@ import json
 import re
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+
+from plugins.best import BestModel
 
 NESTED = "[stage]"  # what a stage of a run says, in the run's own log (plugins/stages.py)
 TOLD = "[told] "  # a line of the log for the person who looks on
@@ -68,13 +71,19 @@ def parse(line: str) -> tuple[int, dict[str, float]] | None:
         return None
 
 
-def pick(metrics: dict, pattern: str):
-    """The first metric that matches one of the alternatives, in their order; None if none does."""
+def named(names: Iterable[str], pattern: str) -> str | None:
+    """The first of the names that matches one of the alternatives, in their order."""
     for alternative in re.split(r"\|(?![^(]*\))", pattern):
-        for name in sorted(metrics):
-            if re.fullmatch(alternative, name) and isinstance(metrics[name], (int, float)):
-                return metrics[name]
+        for name in sorted(names):
+            if re.fullmatch(alternative, name):
+                return name
     return None
+
+
+def pick(metrics: dict, pattern: str) -> float | None:
+    """The first metric that matches one of the alternatives, in their order; None if none does."""
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    return numbers.get(named(numbers, pattern))
 
 
 def span(seconds: float) -> str:
@@ -91,9 +100,11 @@ class Progress:
         run_dir: the run's folder.
         kind: "rl" or "sft": which columns.
         total_steps: to tell the time left; None if unknown.
+        keep_best: whether the best model is kept (best.py).
     """
 
-    def __init__(self, run_dir: Path, kind: str, total_steps: int | None):
+    def __init__(self, run_dir: Path, kind: str, total_steps: int | None, keep_best: bool = False):
+        self.best = BestModel(run_dir) if keep_best else None
         self.metrics, self.log = run_dir / "metrics.jsonl", run_dir / "log.txt"
         self.columns, self.total = COLUMNS[kind], total_steps
         self.start = self.moved = time.time()
@@ -119,6 +130,10 @@ class Progress:
             if record := parse(line):
                 self.moved = time.time()
                 self._step(*record)
+                if self.best and (name := named(record[1], VALIDATION)):
+                    self.best.validated(record[0], name, record[1][name])
+        if self.best:
+            self.best.update()
         if self.tty:
             print(f"\r{span(time.time() - self.start):>7}  ", end="", flush=True)
         return self.moved

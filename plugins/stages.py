@@ -20,10 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from plugins.progress import NESTED, TOLD, read_metrics
 from plugins.results import ERROR
-from preflight.resolvers import latest_model
+from preflight.resolvers import TRACKER, latest_model
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
-TRACKER = "checkpoints/latest_checkpointed_iteration.txt"  # written when a checkpoint is complete
 OWN = (
     "name",
     "run_dir",

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+TRACKER = "checkpoints/latest_checkpointed_iteration.txt"  # written when a checkpoint is complete
 
 
 def verl_trainer_folder() -> str:
@@ -35,21 +36,25 @@ def absolute(path: str | None) -> str | None:
     return path and os.path.abspath(os.path.expanduser(path))
 
 
-def latest_model(run: Path) -> Path | None:
-    """The Hugging Face folder of a run's last checkpoint, or None if `run` has none."""
-    tracker = run / "checkpoints" / "latest_checkpointed_iteration.txt"
-    if not tracker.is_file():
-        return None
-    step = run / "checkpoints" / f"global_step_{tracker.read_text().strip()}"
+def step_model(step: Path) -> Path | None:
+    """The Hugging Face folder of a checkpoint, or None if it has none."""
     return next((p for p in (step / "actor/huggingface", step / "huggingface") if p.is_dir()), None)
 
 
+def latest_model(run: Path) -> Path | None:
+    """The Hugging Face folder of a run's last checkpoint, or None if `run` has none."""
+    tracker = run / TRACKER
+    if not tracker.is_file():
+        return None
+    return step_model(run / f"checkpoints/global_step_{tracker.read_text().strip()}")
+
+
 def model_path(path: str) -> str:
-    """A hub id as it is; a folder absolute; a run's folder becomes its last checkpoint's model."""
+    """A hub id as it is; a folder absolute; a run's, or a checkpoint's, becomes its (last) model."""
     local = Path(os.path.expanduser(path))
     if not local.exists() and HUB_ID.fullmatch(path) and not path.startswith(("data/", "outputs/")):
         return path
-    return str((latest_model(local) or local).absolute())
+    return str((latest_model(local) or step_model(local) or local).absolute())
 
 
 def register() -> None:

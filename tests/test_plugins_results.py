@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from omegaconf import OmegaConf
 
-from plugins.results import Result, errors, report, table
+from plugins.results import Attempt, Result, errors, report, stats, table
 
 CAUSE = """(RewardLoopWorker pid=7) Traceback (most recent call last):
 (RewardLoopWorker pid=7)   File "reward.py", line 1, in <module>
@@ -64,3 +65,31 @@ def test_torchruns_prefix_hides_no_error(tmp_path):
         '[rank0]: Traceback (most recent call last):\n[rank0]:   File "x.py", line 1\n[rank0]: AssertionError\n'
     )
     assert errors(log) == [['  File "x.py", line 1', "AssertionError"]]
+
+
+def test_the_statistics_of_a_run(tmp_path):
+    values = [(0, {"val-core/x/acc/mean@1": 0.1}), (1, {"reward/score": 0.5, "bad": float("nan")}),
+              (2, {"reward/score": 0.1, "val-core/x/acc/mean@1": 0.6}),
+              (3, {"reward/score": 0.3, "val-core/x/acc/mean@1": 0.4})]  # fmt: skip
+    lines = [json.dumps({"step": step, "data": data}) for step, data in values]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    found = stats(tmp_path)
+    assert found["steps"] == 3
+    assert found["validation"] == {
+        "metric": "val-core/x/acc/mean@1", "first": 0.1, "last": 0.4, "best": 0.6, "step": 2,
+    }  # fmt: skip
+    of = {"first": 0.5, "last": 0.3, "mean": pytest.approx(0.3), "min": 0.1, "max": 0.5}
+    assert found["metrics"]["reward/score"] == of and "bad" not in found["metrics"]
+
+
+def test_the_statistics_of_nothing(tmp_path):
+    assert stats(tmp_path) == {"steps": 0, "validation": None, "metrics": {}}
+
+
+def test_a_start_leaves_its_config_and_its_end_the_statistics(tmp_path):
+    config = {"data": {"train_batch_size": 4, "lr": 1e-6, "none": None}}
+    attempt = Attempt(tmp_path, ["launch.py"], OmegaConf.create(config))
+    assert json.loads((tmp_path / "training_config.json").read_text()) == config
+    attempt.end(0)
+    assert json.loads((tmp_path / "training_stats.json").read_text())["steps"] == 0
+    assert json.loads((tmp_path / "run.json").read_text())["attempts"][0]["exit"] == 0

@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from statistics import fmean, pstdev
 
 from rich.console import Console
 from rich.table import Table
@@ -18,10 +19,11 @@ from rich.text import Text
 from plugins.progress import VALIDATION, pick, read_metrics
 
 PARTS = {  # what the reward returned with each answer → what the table calls it
-    "acc": "right answers (execution accuracy)",
+    "acc": "right answers",
     "executed": "answers that run",
     "score": "reward",
 }
+TEXTS = ("input", "output", "gts", "uid")  # of a row: what is no part of the reward
 
 
 def answers(file: Path) -> list[dict]:
@@ -30,10 +32,24 @@ def answers(file: Path) -> list[dict]:
         return [json.loads(line) for line in lines]
 
 
-def mean(rows: list[dict], part: str) -> float | None:
-    """Mean of a part over the answers that have it."""
-    values = [row[part] for row in rows if isinstance(row.get(part), (int, float))]
-    return sum(values) / len(values) if values else None
+def numbers(rows: list[dict], part: str) -> list[float]:
+    """A part of the answers that have it; a class, `PART/VALUE`, is 1 or 0."""
+    name, _, value = part.partition("/")
+    if value:
+        return [float(row[name] == value) for row in rows if name in row]
+    return [row[name] for row in rows if isinstance(row.get(name), int | float)]
+
+
+def parts_of(rows: list[dict]) -> dict[str, str]:
+    """Every part of the reward: its name in the rows, as `numbers` takes it → in the table."""
+    parts = {}
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, str) and name not in TEXTS:
+                parts[f"{name}/{value}"] = f"{name}: {value}"
+            elif isinstance(value, int | float) and name not in ("step", "reward"):
+                parts[name] = PARTS.get(name, name)
+    return dict(sorted(parts.items()))
 
 
 def validations(run: Path) -> list[Path]:
@@ -41,16 +57,20 @@ def validations(run: Path) -> list[Path]:
     return sorted((run / "validation").glob("*.jsonl"), key=lambda file: int(file.stem))
 
 
-def comparison(before: list[dict], after: list[dict]) -> Table:
-    """The table before and after."""
+def comparison(before: list[dict], after: list[dict], everything: bool) -> Table:
+    """The table before and after: a few parts, or all of them with their standard deviations."""
     table = Table(title=f"{len(after)} held-out questions, greedy answers", title_justify="left")
     table.add_column("")
-    for column in ("before", "after", "change"):
+    for column in ("before", "after", "change", *(("std before", "after") if everything else ())):
         table.add_column(column, justify="right")
-    for part, name in PARTS.items():
-        old, new = mean(before, part), mean(after, part)
-        if old is not None and new is not None:
-            table.add_row(name, f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}")
+    for part, name in (parts_of(before + after) if everything else PARTS).items():
+        old, new = numbers(before, part), numbers(after, part)
+        if not old or not new:
+            continue
+        means = fmean(old), fmean(new)
+        cells = [f"{means[0]:.3f}", f"{means[1]:.3f}", f"{means[1] - means[0]:+.3f}"]
+        spread = [f"{pstdev(values):.3f}" for values in (old, new)] if everything else []
+        table.add_row(name, *cells, *spread)
     return table
 
 
@@ -59,7 +79,7 @@ def examples(before: list[dict], after: list[dict], count: int) -> list[tuple[st
     old, new = ({row["input"]: row for row in rows} for rows in (before, after))
 
     def order(prompt: str) -> tuple:
-        was, now = old[prompt].get("acc") or 0, new[prompt].get("acc") or 0
+        was, now = (row[prompt].get("acc", row[prompt]["score"]) or 0 for row in (old, new))
         return (was - now, now, prompt)
 
     return [(p, old[p], new[p]) for p in sorted(old.keys() & new.keys(), key=order)[:count]]
@@ -100,9 +120,11 @@ def plot(run: Path, file: Path) -> None:
             "o-",
             color="#c0392b",
             markersize=4,
-            label="validation accuracy",
+            label="validation",
         )
-    axes.set(xlabel="step", ylim=(0, 1), title=run.resolve().name)
+    axes.set(xlabel="step", title=run.resolve().name)
+    if all(0 <= value <= 1 for _, value in reward + accuracy):
+        axes.set_ylim(0, 1)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left")
@@ -117,6 +139,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, help="a run's folder")
     parser.add_argument("--examples", type=int, default=3, help="questions to show")
+    parser.add_argument("--all", action="store_true", help="all parts of the reward, with spread")
     args = parser.parse_args(argv)
     files = validations(args.run)
     if len(files) < 2:
@@ -125,17 +148,19 @@ def main(argv: list[str] | None = None) -> int:
     before, after = answers(files[0]), answers(files[-1])
     console = Console(highlight=False, soft_wrap=True)
     console.print()
-    console.print(comparison(before, after))
+    console.print(comparison(before, after, args.all))
     for prompt, old, new in examples(before, after, args.examples):
         console.print(Text(f"\n{question(prompt)}", style="bold"))
         for name, row in (("before", old), ("after", new)):
             mark = "✓" if row.get("acc") else "✗"
+            if "acc" not in row:
+                mark = "–" if row["score"] is None else f"{row['score']:.2f}"
             console.print(Text(f"  {name:<7}{mark}  {one_line(row['output'])}"))
         gold = old["gts"] if isinstance(old["gts"], str) else old["gts"][0]
         console.print(Text(f"  gold      {one_line(gold)}", style="dim"))
     picture = args.run / "learning.png"
     plot(args.run, picture)
-    console.print(f"\nreward and validation accuracy over the steps: {picture}")
+    console.print(f"\nreward and validation over the steps: {picture}")
     return 0
 
 

@@ -1,0 +1,156 @@
+"""Stages of training, each from the model of the one before: SFT, then DPO; or SFT, a reward model, PPO; ...
+
+    python -m tools.pipeline sft dpo
+    python -m tools.pipeline sft rm ppo logger=wandb lab.lora_rank=16 ppo:trainer.total_training_steps=200
+    python -m tools.pipeline sft grpo grpo:reward=judge --dir outputs/mine
+
+A stage is an algorithm (conf/algo) or a preset (conf/experiment). KEY=VALUE is an override of launch.py for every
+stage (reward=... for those that have a reward), STAGE:KEY=VALUE for one. A reward model (rm, prm) begins with the
+last policy, as all stages do, and is none itself: the RL stages after it have it as their reward, unless one is
+named for them. Stages are checked before the first one starts. The same command with the same --dir repeats no
+stage that has ended well, and goes on with one that was cut.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from plugins.results import Result, table
+from plugins.stages import finished
+from preflight import Mistake, check, names, resolvers
+
+LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
+REWARD_MODELS = {"algos.rm": "model", "algos.prm": "prm"}  # lab.entry → the reward that it makes
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """The config of a run, as launch.py composes it."""
+    with initialize_config_dir(str(names.CONF), version_base="1.3"):
+        config = compose("config", overrides=overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
+class Stage:
+    """One stage: what launch.py is told, and what comes of it.
+
+    Args:
+        name: an algorithm or a preset.
+        folder: of its run.
+        common: overrides of all stages; a `reward=` is for those that score.
+        own: overrides of this stage.
+        rewards: reward models that the stages before it make.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, common: list[str], own: list[str], rewards: dict[str, Path]
+    ):
+        group = next((g for g in ("algo", "experiment") if name in names.groups()[g]), None)
+        if group is None:
+            known = [*names.groups()["algo"], *names.groups()["experiment"]]
+            raise Mistake(names.unknown("stage", name, known))
+        self.name, self.folder = name, folder
+        scores = "actor_rollout_ref" in composed([f"{group}={name}"])
+        common = [override for override in common if scores or not override.startswith("reward")]
+        self.overrides = names.check_argv([f"{group}={name}", *common, *own])
+        config = composed([*self.overrides, "lab.check_data=false"])
+        self.makes = REWARD_MODELS.get(config.lab.entry)
+        named = any(override.startswith("reward=") for override in self.overrides)
+        if scores and rewards and not named:
+            reward, path = list(rewards.items())[-1]
+            self.overrides += [f"reward={reward}", f"lab.reward_model.path={path}"]
+        else:
+            check(config)  # all but what the stages before it will leave
+
+    def run(self, policy: Path | None) -> int:
+        """Run it, or go on with it; returns the exit status."""
+        begun = (self.folder / "resolved.yaml").exists()
+        where = f"resume={self.folder}" if begun else f"hydra.run.dir={self.folder}"
+        model = [f"lab.model.path={policy}"] if policy else []
+        process = subprocess.Popen([sys.executable, LAUNCH, *self.overrides, *model, where])
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # the run has had it, too, and ends what it has started
+                continue
+
+
+def plan(given: list[str], folder: Path) -> list[Stage]:
+    """The stages that the arguments name, checked. Raises Mistake."""
+    chosen = [word for word in given if "=" not in word]
+    if not chosen:
+        raise Mistake("no stage is named: python -m tools.pipeline sft dpo")
+    common, own = [], {name: [] for name in chosen}
+    for word in (word for word in given if "=" in word):
+        match = re.match(r"(\w+):([^=]+=.*)", word)
+        if match and match[1] not in own:
+            raise Mistake(names.unknown("stage", match[1], own))
+        (own[match[1]] if match else common).append(match[2] if match else word)
+    stages, rewards = [], {}
+    for number, name in enumerate(chosen, 1):
+        place = folder / f"{number}_{name}"
+        try:
+            stage = Stage(name, place, common, own[name], rewards)
+        except (Mistake, HydraException, OmegaConfBaseException) as error:
+            told = error if isinstance(error, Mistake) else names.explain(error)
+            raise Mistake(f"stage {name}: {told}") from None
+        stages.append(stage)
+        if stage.makes:
+            rewards[stage.makes] = place
+    return stages
+
+
+def run(stages: list[Stage]) -> int:
+    """All stages that are still to do; the exit status of the last one that ran."""
+    policy, results = None, []
+    for number, stage in enumerate(stages, 1):
+        print(f"\n[{number}/{len(stages)}] {stage.name}", flush=True)
+        code = 0
+        if finished(stage.folder):
+            print(f"is done: {stage.folder}")
+        else:
+            code = stage.run(policy)
+        results.append(Result(stage.folder, code))
+        if code:
+            break
+        if not stage.makes:
+            policy = stage.folder
+    print(table(results, best=False))
+    if code:
+        print(f"\nstage {stage.name} ended with exit status {code}; with --dir {stage.folder.parent} the same"
+              " command goes on from here", file=sys.stderr)  # fmt: skip
+    return code
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.pipeline",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("words", nargs="*", metavar="STAGE | KEY=VALUE | STAGE:KEY=VALUE")
+    place = Path("outputs/pipeline") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    parser.add_argument("--dir", type=Path, default=place, help="folder (%(default)s)")
+    args = parser.parse_intermixed_args(argv)
+    resolvers.register()
+    try:
+        stages = plan(args.words, args.dir)
+    except Mistake as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    return run(stages)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
