@@ -4,6 +4,7 @@ HW     ?= cpu
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 D      ?= sql_demo
+R      ?= sql
 RUN    ?=
 SEED   ?= 0
 STAGES ?= sft grpo
@@ -15,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do $$p -c '
 READY  := $(VENV)/.ready-$(HW)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo train pipeline sweep test test-all bench lint lock clean
+.PHONY: help setup data demo train pipeline reward-lab sweep test test-all bench lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +65,9 @@ train: $(READY) ## one run: make train ARGS="algo=grpo hw=cpu reward=sql"
 
 pipeline: $(READY) ## stages, each from the model before: make pipeline STAGES="sft rm ppo" ARGS="lab.lora_rank=16 logger=wandb"
 	$(BIN)/python -m tools.pipeline $(STAGES) $(ARGS)
+
+reward-lab: $(READY) ## try a reward on a dataset, before any training: make reward-lab R=sql D=sql_demo
+	$(BIN)/python -m tools.reward_lab reward=$(R) dataset=$(D) $(ARGS)
 
 sweep: $(READY) ## several runs: make sweep ARGS="algo=grpo,rloo hw=cpu"
 	$(BIN)/python launch.py -m $(ARGS)

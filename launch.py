@@ -29,22 +29,20 @@ resolvers.register()
 finished: list[results.Result] = []
 
 
+def starts_ray(config: DictConfig) -> bool:
+    """Whether the run starts a Ray of its own, and doesn't join one."""
+    return "ray_kwargs" in config and not OmegaConf.select(config, "ray_kwargs.ray_init.address")
+
+
 def command(config: DictConfig, run_dir: Path, folder: str, python: str | None) -> list[str]:
     """verl's own entry point on resolved.yaml; only what belongs to this one start is added."""
     entry = [config.lab.entry, "--config-path", str(run_dir), "--config-name", "resolved"]
     entry += [f"hydra.run.dir={run_dir}", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
     if config.lab.spmd:
         workers = f"--nproc_per_node={config.lab.hw.gpus_per_node}"
-        return [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            workers,
-            "-m",
-            *entry,
-        ]
-    if "ray_kwargs" in config and not OmegaConf.select(config, "ray_kwargs.ray_init.address"):
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", workers]
+        return [*torchrun, "-m", *entry]
+    if starts_ray(config):
         entry += [f"++ray_kwargs.ray_init._temp_dir={folder}"]
     if python:
         entry += [f"++ray_kwargs.ray_init.runtime_env.py_executable={python}"]
@@ -82,7 +80,7 @@ def job(config: DictConfig) -> None:
             env,
             Progress(run_dir, "sft" if config.lab.spmd else "rl", total, config.lab.keep_best),
             config.lab.stall_timeout_s,
-            fork=config.lab.hw.prefork and "ray_kwargs" in config,
+            fork=config.lab.hw.prefork and starts_ray(config),
         )
     finally:
         attempt.end(code)

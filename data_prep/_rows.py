@@ -111,12 +111,16 @@ class Rows:
         for kind, row in forms.items():
             self._file(f"{PREFIXES[kind]}{split}", kind).write(row)
 
+    def put(self, kind: str, split: str, row: Mapping, count: str, reads: int = 1) -> None:
+        """Keep a row of one kind that has no RL row beside it, made of `reads` rows, counted as `count`."""
+        if problems := _schema.check(kind, row):
+            raise ValueError(f"{'; '.join(problems)} in {row}")
+        self.counts[count] += reads
+        self._file(f"{PREFIXES[kind]}{split}", kind).write(row)
+
     def add_sft(self, split: str, row: Mapping) -> None:
         """Keep an SFT row that has no RL row beside it."""
-        if problems := _schema.check("sft", row):
-            raise ValueError(f"{'; '.join(problems)} in {row}")
-        self.counts["sft"] += 1
-        self._file(f"sft_{split}", "sft").write(row)
+        self.put("sft", split, row, "sft")
 
     def reject(self, number: int, raw: object, why: str) -> None:
         """Count a bad row, and keep it with its reason (or remember it for the error)."""
@@ -129,9 +133,9 @@ class Rows:
         if len(self._bad) < SHOWN:
             self._bad.append(f"  {self._name} row {number}: {why[:300]}")
 
-    def leave_out(self, why: str) -> None:
-        """Count a good row that is not wanted, under the name `why`."""
-        self.counts[why] += 1
+    def leave_out(self, why: str, reads: int = 1) -> None:
+        """Count good rows that are not wanted, under the name `why`."""
+        self.counts[why] += reads
 
     def abandon(self) -> None:
         """Have the unfinished files say nothing: closing them would try to write what is left."""
@@ -144,10 +148,8 @@ class Rows:
             self._files[name] = _File(path, kind, self.extra, self.tokenizer)
         return self._files[name]
 
-    def close(self) -> dict:
-        """Finish the files; returns the card's content. Raises UserError for bad rows."""
-        for file in self._files.values():
-            file.close()
+    def settle(self) -> dict[str, int]:
+        """The counts, when everything is read. Raises UserError for bad rows, or if there was none."""
         if self._rejected:
             self._rejected.close()
         counts, bad = dict(self.counts), "\n".join(self._bad)
@@ -158,6 +160,13 @@ class Rows:
                 f"{counts['rejected']} of {counts['read']} rows are bad (the first is row 0):\n"
                 f"{bad}\nNothing was written; --on-bad skip leaves them out and keeps them aside"
             )
+        return counts
+
+    def close(self) -> dict:
+        """Finish the files; returns the card's content. Raises UserError for bad rows."""
+        for file in self._files.values():
+            file.close()
+        counts, bad = self.settle(), "\n".join(self._bad)
         if counts["read"] != sum(n for name, n in counts.items() if name != "read"):
             raise RuntimeError(f"rows were lost without being counted: {counts}")
         if not counts["train"] or not counts["val"]:

@@ -187,28 +187,6 @@ def skip_ungraded(replay_buffer) -> None:
     replay_buffer.np = SimpleNamespace(array=np.array, std=spread)
 
 
-def plain_overlong_penalty(dapo) -> None:
-    """verl/experimental/reward_loop/reward_manager/dapo.py:113: the penalty is a tensor where it applies.
-
-    And the number 0 elsewhere, so that means over numbers leave the penalized answers out.
-    """
-    import torch
-
-    cls = dapo.DAPORewardManager
-    run_single = cls.run_single
-
-    def plain(value):
-        return value.item() if isinstance(value, torch.Tensor) else value
-
-    @functools.wraps(run_single)
-    async def run(self, data):
-        result = await run_single(self, data)
-        info = {key: plain(value) for key, value in result["reward_extra_info"].items()}
-        return {"reward_score": plain(result["reward_score"]), "reward_extra_info": info}
-
-    cls.run_single = run
-
-
 def normalize_geo_mean(core_algos) -> None:
     """verl/trainer/ppo/core_algos.py:2000, geo_mean: a mean over the micro-batch.
 
@@ -262,7 +240,6 @@ def apply() -> None:
         sample_greedy_baselines: "verl.trainer.ppo.v1.trainer_base",
         bound_group_filter: "verl.trainer.ppo.v1.trainer_base",
         skip_ungraded: "verl.trainer.ppo.v1.replay_buffer",
-        plain_overlong_penalty: "verl.experimental.reward_loop.reward_manager.dapo",
         normalize_geo_mean: "verl.trainer.ppo.core_algos",
         passk_of_pairs: "verl.trainer.ppo.core_algos",
     }.items():

@@ -32,15 +32,17 @@ def check_greedy_baseline(config: DictConfig) -> str | None:
     return None
 
 
-def check_overlong(config: DictConfig) -> str | None:
-    """The penalty for long answers comes from one of verl's reward managers alone."""
+def check_manager(config: DictConfig) -> str | None:
+    """What only some reward managers do: the penalty for long answers, and groups judged by either of two."""
     buffer = OmegaConf.select(config, "reward.reward_kwargs.overlong_buffer_cfg")
     manager = OmegaConf.select(config, "reward.reward_manager")
-    if (
-        buffer is None
-        or not buffer.enable
-        or (manager.source, manager.name) == ("register", "dapo")
-    ):
+    if manager is None or manager.source != "register":
         return None
-    return (f"reward.reward_kwargs.overlong_buffer_cfg does nothing with the reward manager {manager.name}"
-            f" ({manager.source}): it needs reward.reward_manager.source=register and .name=dapo.")  # fmt: skip
+    if buffer and buffer.enable and manager.name != "dapo":
+        return (f"reward.reward_kwargs.overlong_buffer_cfg does nothing with verl's reward manager {manager.name}:"
+                " leave reward.reward_manager out.")  # fmt: skip
+    groups = config.algorithm.filter_groups
+    if groups and groups.enable and groups.metric == "acc_or_score":
+        return ("verl's reward managers know no metric acc_or_score: leave reward.reward_manager out, or set"
+                " algorithm.filter_groups.metric=acc.")  # fmt: skip
+    return None

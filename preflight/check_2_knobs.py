@@ -76,6 +76,21 @@ def check_lora(config: DictConfig) -> str | None:
     return None
 
 
+def check_keep_best(config: DictConfig) -> str | None:
+    """A best model to be chosen from one: only what is validated and saved can be kept."""
+    if not config.lab.keep_best:
+        return None
+    keys = ("trainer.test_freq", "trainer.save_freq")
+    values = {key: OmegaConf.select(config, key) for key in keys}
+    off = [
+        f"{key}={value}" for key, value in values.items() if isinstance(value, int) and value < 1
+    ]
+    if off:
+        off = " and ".join(off)
+        return f"lab.keep_best chooses among steps that are validated and saved: {off} leaves the last alone."
+    return None
+
+
 def check_reward_of_sft(config: DictConfig) -> str | None:
     """SFT has no reward."""
     if config.lab.spmd and given("reward") and HydraConfig.get().runtime.choices.reward != "none":

@@ -29,14 +29,18 @@ def check_rows(config: DictConfig) -> str | None:
     reward = importlib.import_module(function.path.removeprefix("pkg://"))
     if not hasattr(reward, "check_rows"):
         return None
+    options = OmegaConf.to_container(function, resolve=True).get("reward_kwargs") or {}
     for file in [*as_list(config.data.train_files), *as_list(config.data.val_files)]:
         if not Path(file).is_file():
             continue  # another check says so
-        state = [Path(file).stat().st_size, Path(file).stat().st_mtime_ns, function.path]
+        state = [Path(file).stat().st_size, Path(file).stat().st_mtime_ns, function.path, options]
         seen = Path(file).with_suffix(".checked.json")
         if seen.is_file() and json.loads(seen.read_text()) == state:
             continue
-        faults = reward.check_rows(rows_of(file))
+        try:
+            faults = reward.check_rows(rows_of(file), **options)
+        except ValueError as error:  # a driver that is not installed
+            return f"{file}: {error}"
         if faults:
             first = "; ".join(str(fault) for fault in faults[:2])
             return f"{file}: {len(faults)} rows can't be graded: {first}. lab.check_data=false masks them in training."

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import yaml
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from preflight import Mistake
@@ -111,6 +112,19 @@ def keys_of(config, prefix: str = "") -> list[str]:
         if hasattr(child, "_get_node") and hasattr(child, "keys"):
             keys += keys_of(child, f"{prefix}{key}.")
     return keys
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """The config of a run, as launch.py composes it, for tools. Raises what Hydra raises."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    return config
 
 
 def explain(error: Exception) -> str:

@@ -3,30 +3,41 @@
 A row holds the response (`solution_str`, `response` or `output`), the ground truth (`ground_truth`,
 `gts`, or verl's `reward_model.ground_truth`) and `extra_info` (or `db` beside them).
 With --check no response is needed: the rows' data is checked instead, as before a training.
-Exit code 2 for a mistake in what was given, bad rows included (the good ones are still scored).
+A row that takes longer than --timeout, runs out of memory or kills its process is stopped, as in a run.
+Exit code 2 for a mistake in what was given, bad rows included (the good ones are still scored);
+1 for a reward that raises.
 """
 
 import argparse
 import asyncio
+import contextlib
 import difflib
 import importlib
 import inspect
 import json
+import logging
 import math
+import os
+import re
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import islice
 from pathlib import Path
 
+from rewards._limits import Limits, RewardError, call
 from rewards._rows import RowError, gold_of, info_of, read_rows, response_of
 
 ROWS_AT_ONCE = 1024
-BAD_ROWS_SHOWN = 5
+ROWS_SHOWN = 5  # bad ones, and those that were stopped
 
 
 class Mistake(Exception):
     """The user's; the message says what to do."""
+
+
+class Broken(Exception):
+    """A reward raised; the message says where."""
 
 
 def names() -> list[str]:
@@ -69,21 +80,33 @@ def parse_options(function, pairs: list[str]) -> dict:
     return options
 
 
-async def score_rows(function, rows: list[tuple[int, dict]], options: dict) -> list:
-    """One result a row: what the reward says, as a dict, or a RowError."""
+async def score_rows(
+    name: str, rows: list[tuple[int, dict]], options: dict, limits: Limits
+) -> list[dict | RowError]:
+    """One result a row. Broken if the reward raises, Mistake if it does because of an option."""
 
-    async def score(row) -> dict | RowError:
+    async def score(number: int, row) -> dict | RowError:
         try:
             if isinstance(row, RowError):
                 raise row
-            source = row.get("data_source", "")
-            result = function(source, response_of(row), gold_of(row), info_of(row), **options)
-            result = await result if inspect.isawaitable(result) else result
+            values = row.get("data_source", ""), response_of(row), gold_of(row), info_of(row)
+            return await call(f"pkg://rewards.{name}", "compute_score", values, options, limits)
         except RowError as error:
             return error
-        return result if isinstance(result, dict) else {"score": float(result)}
+        except RewardError as error:
+            kind, _, message = error.cause.partition(": ")
+            known = options_of(load(name).compute_score)
+            if kind == "ValueError" and set(re.findall(r"\w+", message)) & set(known):
+                raise Mistake(message) from None
+            raise Broken(f"{number}: {error}") from None
 
-    return await asyncio.gather(*(score(row) for _, row in rows))
+    tasks = [asyncio.ensure_future(score(*row)) for row in rows]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:  # nothing to do, unless one has raised
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def finite(value):
@@ -93,36 +116,47 @@ def finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def run(function, path: Path, out, options: dict) -> int:
+def run(name: str, path: Path, out, options: dict, limits: Limits) -> int:
     """Score the file; the number of bad rows."""
     from tqdm import tqdm
 
     scores: dict[str, list[float]] = defaultdict(list)
-    bad, done = 0, 0
-    start = time.perf_counter()
-    rows = read_rows(path)
+    shown: Counter[str] = Counter()
+
+    def show(kind: str, number: int, message: object) -> None:
+        shown[kind] += 1
+        if shown[kind] <= ROWS_SHOWN:
+            tqdm.write(f"{path}:{number}: {message}", file=sys.stderr)
+
+    done, start, rows = 0, time.perf_counter(), read_rows(path)
     loop = asyncio.new_event_loop()  # one for all chunks: what a reward keeps, it keeps by loop
-    with tqdm(unit=" rows", disable=None) as bar:
+    with tqdm(unit=" rows", disable=None) as bar, contextlib.closing(loop):
         while chunk := list(islice(rows, ROWS_AT_ONCE)):
-            results = loop.run_until_complete(score_rows(function, chunk, options))
+            try:
+                results = loop.run_until_complete(score_rows(name, chunk, options, limits))
+            except Broken as broken:
+                raise Broken(f"{path}:{broken}") from None
             for (number, row), result in zip(chunk, results, strict=True):
                 if isinstance(result, RowError):
-                    bad += 1
-                    if bad <= BAD_ROWS_SHOWN:
-                        tqdm.write(f"{path}:{number}: {result}", file=sys.stderr)
+                    show("bad", number, result)
                     continue
                 done += 1
-                scores[str(result.get("outcome", "scored"))].append(float(result["score"]))
+                outcome = str(result.get("outcome", "scored"))
+                if result["stopped"] != "no":
+                    outcome = f"stopped: {result['stopped']}"
+                    show("stopped", number, outcome)
+                scores[outcome].append(result["score"])
                 if out:
                     out.write(json.dumps(finite({**row, "result": result}), default=str) + "\n")
             bar.update(len(chunk))
-    loop.close()
     seconds = time.perf_counter() - start
     print_table(scores, done)
     print(f"{done} rows in {seconds:.2f} s ({done / seconds:.0f} rows/s)")
-    if bad:
-        print(f"{bad} bad rows were left out", file=sys.stderr)
-    return bad
+    if shown["stopped"]:
+        print(f"{shown['stopped']} rows were stopped: they have no score", file=sys.stderr)
+    if shown["bad"]:
+        print(f"{shown['bad']} bad rows were left out", file=sys.stderr)
+    return shown["bad"]
 
 
 def print_table(scores: dict[str, list[float]], done: int) -> None:
@@ -169,6 +203,9 @@ def parser_for(argv: list[str]) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="write each row with its `result`, as JSON lines")
     parser.add_argument("--force", action="store_true", help="overwrite --out")
     parser.add_argument("--check", action="store_true", help="check the rows' data, score nothing")
+    parser.add_argument("--timeout", type=float, metavar="S",
+                        help=f"seconds that a row may take ({Limits().timeout_s:.0f}; a reward that"
+                        " limits itself has its own)")  # fmt: skip
     return parser
 
 
@@ -191,6 +228,10 @@ def main(argv: list[str]) -> int:
     module = load(arguments.name)
     function = module.compute_score
     options = parse_options(function, arguments.set)
+    if "reward_router_address" in options_of(function):
+        raise Mistake(
+            f"reward {arguments.name!r} scores inside of a run, where verl serves its model"
+        )
     path, out = arguments.file, arguments.out
     if not path.is_file():
         raise Mistake(f"no such file: {path}")
@@ -198,12 +239,18 @@ def main(argv: list[str]) -> int:
         return 2 if check(module, arguments.name, path, options) else 0
     if out and out.exists() and (not arguments.force or out.samefile(path)):
         raise Mistake(f"{out} exists: choose another name, or add --force to overwrite it")
+    limits = Limits(processes=os.cpu_count() or 1)
+    if arguments.timeout is not None:
+        if not arguments.timeout > 0:
+            raise Mistake(f"--timeout must be more than 0 s, not {arguments.timeout:g}")
+        limits = limits._replace(timeout_s=arguments.timeout, loop_timeout_s=arguments.timeout)
+    logging.getLogger("rewards._limits").setLevel(logging.CRITICAL)  # stopped rows are shown here
     if not out:
-        return 2 if run(function, path, None, options) else 0
+        return 2 if run(arguments.name, path, None, options, limits) else 0
     if not out.parent.is_dir():
         raise Mistake(f"no such folder: {out.parent}")
     with open(out, "w", encoding="utf-8") as file:
-        return 2 if run(function, path, file, options) else 0
+        return 2 if run(arguments.name, path, file, options, limits) else 0
 
 
 if __name__ == "__main__":
@@ -212,5 +259,8 @@ if __name__ == "__main__":
     except (Mistake, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Broken as broken:
+        print(f"error: {broken}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -4,8 +4,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from rewards._rows import RowError, gold_of, info_of
-from rewards._sql_pool import pool_of
-from rewards._sql_task import Settings, Task, key_of
+from rewards._sql_task import Settings, Task, key_of, pool_for
 
 TASKS_AT_ONCE = 64
 
@@ -13,7 +12,6 @@ TASKS_AT_ONCE = 64
 async def _check(rows: list, settings: Settings) -> list[dict]:
     from tqdm import tqdm
 
-    pool = pool_of(settings.workers, settings.memory_mib << 20)
     faults: list[dict] = []
     rows_of: dict[tuple, list[int]] = {}
     for index, row in enumerate(rows):
@@ -27,7 +25,7 @@ async def _check(rows: list, settings: Settings) -> list[dict]:
         async def prepare(key: tuple) -> None:
             task = Task(key)
             async with room:
-                await task.prepare(pool)
+                await task.prepare(pool_for(key))
             for outcome, message in task.faults:
                 for index in rows_of[key]:
                     faults.append({"index": index, "outcome": outcome, "message": message})

@@ -104,6 +104,7 @@ class Clock:
     """When the running query's time is over, by time.monotonic(); one query runs at a time."""
 
     deadline = 0.0
+    timeout_s = 0.0  # of it
 
 
 class Database:
@@ -137,6 +138,9 @@ class Database:
         self.table_read = self.denied = False
         self.connection.set_authorizer(self._authorize)
         self.connection.set_progress_handler(self._expired, PROGRESS_STEPS)
+
+    def close(self) -> None:
+        self.connection.close()
 
     def _expired(self) -> bool:
         return time.monotonic() > self.clock.deadline

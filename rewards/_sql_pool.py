@@ -21,17 +21,26 @@ BATCH_JOBS = 16
 BATCHES_AHEAD = 2
 RESULTS_KEPT = 4096
 CRASHES_ALLOWED = 2  # of one job; a first crash may be somebody else's doing (an OOM killer)
+PASSING = ("worker_crash", "db_missing")  # perhaps not the query's doing: not to be remembered
 STARTS_ALLOWED = 3  # of workers that never answer
 WATCH_S = 1.0
 
 
 class Pool:
-    """At most `size` worker processes, started when there is work for them."""
+    """At most `size` worker processes, started when there is work for them.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, size: int, memory_bytes: int):
+    driver: the module for databases on servers, empty where there is none. A kill may then be the
+    network's doing, so a query is killed twice before it counts.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, size: int, memory_bytes: int, driver: str = ""
+    ):
         self.loop = loop
         self.size = size
         self.memory_bytes = memory_bytes
+        self.driver = driver
+        self.kills_allowed = 2 if driver else 1
         self.workers: list[Worker] = []
         self.queue: deque[Job] = deque()
         # By key, the oldest first; a Job while it is not done.
@@ -100,7 +109,7 @@ class Pool:
             worker = min(self.workers, key=lambda worker: len(worker.batches), default=None)
             if worker is None or (worker.batches and len(self.workers) < self.size):
                 try:
-                    worker = Worker(self.memory_bytes)
+                    worker = Worker(self.memory_bytes, self.driver)
                 except OSError as error:
                     return self._fail_all(str(error))
                 self.workers.append(worker)
@@ -138,27 +147,30 @@ class Pool:
         else:
             index, number = answer
             rest = batch[:index] + batch[index + 1 :]
-            if number == signal.SIGALRM:
-                self._finish(batch[index], "killed")
+            if number == -signal.SIGALRM:  # in vain it waited for a server
+                self._finish(batch[index], "db_missing")
+            elif number == signal.SIGALRM:
+                self._ended([batch[index]], "killed", self.kills_allowed)
             else:
-                self._crashed([batch[index]])
+                self._ended([batch[index]], "worker_crash", CRASHES_ALLOWED)
         self.queue.extendleft(reversed(rest))
 
     def _finish(self, job: Job, result: tuple | str) -> None:
         self.results[job.key] = result
-        if result == "worker_crash":  # perhaps not the query's doing: not to be remembered
+        if (result if type(result) is str else result[0]) in PASSING:
             del self.results[job.key]
         elif len(self.results) > RESULTS_KEPT:
             self.results.popitem(last=False)
         job.wake(result)
 
-    def _crashed(self, jobs: list[Job]) -> None:
+    def _ended(self, jobs: list[Job], outcome: str, allowed: int) -> None:
+        """The process ended while it ran them: again, unless they did so often enough."""
         for job in reversed(jobs):
-            job.crashes += 1
-            if job.crashes < CRASHES_ALLOWED:
+            job.ends += 1
+            if job.ends < allowed:
                 self.queue.appendleft(job)
             else:
-                self._finish(job, "worker_crash")
+                self._finish(job, outcome)
 
     def _lost(self, worker: Worker) -> None:
         """The process ended, or has to: nothing is known of its batches, the first was running."""
@@ -170,12 +182,12 @@ class Pool:
         for batch in reversed(waiting):
             self.queue.extendleft(reversed(batch))
         if worker.answered:
-            self._crashed(running)
+            self._ended(running, "worker_crash", CRASHES_ALLOWED)
         else:
             self.queue.extendleft(reversed(running))
             self.failed_starts += 1
         if self.failed_starts >= STARTS_ALLOWED:
-            self._fail_all(why_no_start(self.memory_bytes))
+            self._fail_all(why_no_start(self.memory_bytes, self.driver))
         self._dispatch()
 
     def _fail_all(self, reason: str) -> None:
@@ -197,10 +209,10 @@ _pools: dict[tuple, Pool] = {}
 _lock = threading.Lock()
 
 
-def pool_of(workers: int, memory_bytes: int) -> Pool:
+def pool_of(workers: int, memory_bytes: int, driver: str = "") -> Pool:
     """The running loop's pool; that of a closed loop, with all it knows, where there is one."""
     loop = asyncio.get_running_loop()
-    key = (loop, workers, memory_bytes)
+    key = (loop, workers, memory_bytes, driver)
     pool = _pools.get(key)
     if pool is None:
         with _lock:
@@ -210,7 +222,7 @@ def pool_of(workers: int, memory_bytes: int) -> Pool:
                     pool.attach(loop)
                     break
             else:
-                pool = Pool(loop, workers, memory_bytes)
+                pool = Pool(*key)
             _pools[key] = pool
     return pool
 

@@ -14,21 +14,27 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 COMMAND = (
     sys.executable, "-I", "-S", "-X", "utf8", "-c",
     f"import sys; sys.path.append({ROOT!r}); from rewards._sql_worker import supervise; "
-    "supervise(int(sys.argv[1]), int(sys.argv[2]))",
+    "supervise(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])",
 )  # fmt: skip
+
+
+def command_of(memory_bytes: int, driver: str) -> list[str]:
+    """With a driver, the worker finds modules where the caller does."""
+    found = [driver, *filter(os.path.isdir, sys.path)] if driver else []
+    return [*COMMAND, str(os.getpid()), str(memory_bytes), *found]
 
 
 class Job:
     """A message to a worker, and who waits for its answer."""
 
-    __slots__ = ("crashes", "key", "limit_s", "message", "waiters")
+    __slots__ = ("ends", "key", "limit_s", "message", "waiters")
 
     def __init__(self, key: tuple, message: tuple, limit_s: float):
         self.key = key
         self.message = message
         self.limit_s = limit_s
         self.waiters: list = []
-        self.crashes = 0
+        self.ends = 0  # of processes that ran it
 
     def wake(self, result, error: Exception | None = None) -> None:
         for waiter in self.waiters:
@@ -39,14 +45,16 @@ class Job:
 class Worker:
     """One supervisor process (see `_sql_worker`). Its pipes never block."""
 
-    def __init__(self, memory_bytes: int):
+    def __init__(self, memory_bytes: int, driver: str = ""):
         self.process = subprocess.Popen(
-            [*COMMAND, str(os.getpid()), str(memory_bytes)],
+            command_of(memory_bytes, driver),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd="/",
             bufsize=0,
+            # glibc reserves address space for each of a driver's threads, which would count
+            env={**os.environ, "MALLOC_ARENA_MAX": "1"} if driver else None,
         )
         self.stdin, self.stdout = self.process.stdin.fileno(), self.process.stdout.fileno()
         os.set_blocking(self.stdin, False)
@@ -112,9 +120,9 @@ class Worker:
             self.process.wait()
 
 
-def why_no_start(memory_bytes: int) -> str:
+def why_no_start(memory_bytes: int, driver: str = "") -> str:
     """Start once more, on an empty input, to hear what the process says."""
-    command = [*COMMAND, str(os.getpid()), str(memory_bytes)]
+    command = command_of(memory_bytes, driver)
     try:
         run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -41,3 +41,30 @@ def score_of(shaping: str, outcome: str, soft_f1: float = 0.0) -> float:
     if outcome in DATA_FAULTS:
         return float("nan")
     return scores.bad_format if outcome in ("no_sql", "format") else scores.failed
+
+
+def report(
+    shaping,
+    outcome,
+    empty_gold=False,
+    rows=0,
+    exec_ms=0.0,
+    table_read=False,
+    soft_f1=0.0,
+    cache_hit=False,
+) -> dict:
+    """What the reward returns for an outcome."""
+    masked = outcome in DATA_FAULTS
+    executed = outcome in ("match", "mismatch")
+    return {
+        "score": score_of(shaping, outcome, soft_f1),
+        "acc": float("nan") if masked else float(outcome == "match"),
+        "outcome": outcome,
+        "executed": float(executed),
+        "masked": float(masked),
+        "empty_gold": float(empty_gold),
+        "no_table_read": float(executed and not table_read),
+        "rows": float(rows),
+        "exec_ms": float(exec_ms),
+        "cache_hit": float(cache_hit),
+    }

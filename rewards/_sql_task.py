@@ -1,8 +1,9 @@
 """What an answer is compared with: the databases and golds of one row, prepared once.
 
 A `Task` holds each gold as a digest for each database. It is made by running the golds under the
-gold time limit, and made again when a database file changes, or at midnight UTC (golds may say
-date('now')). Faults of the data are found here, before any answer is looked at.
+gold time limit, and made again when a database file changes, when a server could not be
+reached, or at midnight UTC (golds may say date('now')). What changes on a server in between is not
+seen. Faults of the data are found here, before any answer is looked at.
 """
 
 import difflib
@@ -13,12 +14,14 @@ from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
-from rewards._sql_pool import Pool
+from rewards._sql_pool import Pool, pool_of
 from rewards._sql_shaping import SHAPINGS
+from rewards._sql_url import driver_of, file_of, scheme_of, shown, why_missing
 
 MODES = ("spider", "bird", "strict")
 TASKS_KEPT, TASK_BYTES_KEPT = 4096, 64_000_000
 DAY_S = 86400
+CONNECTING_S = 30.0  # for a worker to connect, and once more, before it counts as stuck
 LEAST = {"memory_mib": 128, "grace_s": 0}
 
 
@@ -102,12 +105,20 @@ class Task:
         self.identities = list(map(identity_of, self.paths))
         self.faults: list[tuple[str, str]] = []
         self.packed = b""
-        self.limit_s = len(self.paths) * (self.settings.timeout_s + self.settings.grace_s)
+        self.extra_s = sum(CONNECTING_S for path in self.paths if scheme_of(path))
+        rest = self.settings.timeout_s + self.settings.grace_s
+        self.limit_s = len(self.paths) * rest + self.extra_s
         self.empty_gold = False
 
     @property
     def usable(self) -> bool:
         return bool(self.packed)
+
+    @property
+    def unreached(self) -> bool:
+        """Whether it is worth another try: a server may be back."""
+        missing = any(outcome == "db_missing" for outcome, _ in self.faults)
+        return missing and not self.usable and self.extra_s > 0
 
     def fresh(self, pool: Pool) -> bool:
         """Whether the files are those of before; looked at once in a turn of the event loop."""
@@ -116,7 +127,7 @@ class Task:
         pool.end_turn()
         if self.day != int(time.time() // DAY_S):
             return False
-        if self.identities != list(map(identity_of, self.paths)):
+        if self.unreached or self.identities != list(map(identity_of, self.paths)):
             return False
         self.turn = pool.turn
         return True
@@ -124,7 +135,7 @@ class Task:
     async def prepare(self, pool: Pool) -> None:
         """Run the golds; fill in packed, faults and empty_gold."""
         databases = list(zip(self.paths, self.identities, strict=True))
-        self.faults += [("db_missing", f"no database file: {p}") for p, i in databases if i is None]
+        self.faults += [("db_missing", why_missing(p)) for p, i in databases if i is None]
         if not databases:
             self.faults.append(("db_missing", "the row names no database"))
         if not self.golds:
@@ -151,11 +162,13 @@ class Task:
         on_each = []
         for path, identity in databases:
             message = ("gold", path, identity, sql, *rule)
-            answer, _ = await pool.run(message, message, s.gold_timeout_s + s.grace_s)
+            answer, _ = await pool.run(
+                message, message, s.gold_timeout_s + s.grace_s + self.extra_s
+            )
             if isinstance(answer, str):
-                answer = ("gold_error", answer)
+                answer = ("db_missing" if answer == "db_missing" else "gold_error", answer)
             if answer[0]:
-                self.faults.append((answer[0], f"{answer[1]}; on {path}: {sql}"))
+                self.faults.append((answer[0], f"{answer[1]}; on {shown(path)}: {sql}"))
                 return []
             on_each.append(answer[1:])
         return on_each
@@ -165,10 +178,18 @@ class Task:
         return pool.run((self, sql), ("score", sql, self.packed), self.limit_s)
 
 
-def identity_of(path: str) -> tuple[int, int, int] | None:
-    """What tells one version of a file from the next; None if it can hold no database."""
+def identity_of(path: str) -> tuple[int, ...] | None:
+    """What tells one version of a file from the next; None if it can hold no database.
+
+    Of a database on a server nothing is known: ().
+    """
+    file = path if path.startswith("/") else file_of(path)
+    if file is None:
+        return ()
+    if not file.startswith("/"):  # a URL that makes no sense
+        return None
     try:
-        stat = os.stat(path)
+        stat = os.stat(file)
     except (OSError, ValueError):
         return None
     if stat.st_mode & 0o170000 != 0o100000 or not stat.st_size:  # a directory, an empty file
@@ -187,13 +208,24 @@ def strings(value) -> tuple[str, ...]:
 
 
 def key_of(ground_truth, extra_info, settings: Settings) -> tuple:
-    """(golds, paths, settings) of a row; a single gold or absolute path as it stands, for speed."""
+    """(golds, paths, settings) of a row; a single gold or absolute path as it stands, for speed.
+
+    A path may be a URL.
+    """
     info = extra_info if isinstance(extra_info, Mapping) else {}
     paths, more = info.get("db"), info.get("extra_dbs")
     if type(paths) is not str or not paths.startswith("/") or more is not None:
-        paths = tuple(os.path.abspath(path) for path in (*strings(paths), *strings(more)) if path)
+        found = (path for path in (*strings(paths), *strings(more)) if path)
+        paths = tuple(path if scheme_of(path) else os.path.abspath(path) for path in found)
     golds = ground_truth if type(ground_truth) is str else strings(ground_truth)
     return golds, paths, settings
+
+
+def pool_for(key: tuple) -> Pool:
+    """The workers for a row. ValueError for a driver that is not installed."""
+    _, paths, settings = key
+    driver = "" if type(paths) is str else driver_of(paths)
+    return pool_of(settings.workers, settings.memory_mib << 20, driver)
 
 
 def known_task(pool: Pool, key: tuple) -> Task | None:

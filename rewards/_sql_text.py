@@ -22,6 +22,10 @@ _REPAIR = re.compile(
     r"|(?P<year>y(?<!\wy)ear\s*\(\s*curdate\s*\(\s*\)\s*\))"
     r"|i(?<!\wi)s\s+(?:not\s+)?distinct\s+from\b|(?P<distinct>d(?<!\wd)istinct\b)"
 )
+_DISTINCT = re.compile(  # DISTINCT ON (...), of PostgreSQL and DuckDB, says which rows: it stays
+    rf"{_OPAQUE}|i(?<!\wi)s\s+(?:not\s+)?distinct\s+from\b|(?P<distinct>d(?<!\wd)istinct\b)(?!\s+on\b)"
+)
+_NEXT = re.compile(rf"{_OPAQUE}|(?P<next>;\s*[^\s;])")
 _ORDER_BY = re.compile(rf"{_OPAQUE}|(?P<open>\()|(?P<close>\))|(?P<order>o(?<!\wo)rder\s+by\b)")
 _FIRST_WORD = re.compile(r"(?:[\s;]|--[^\n]*|/\*.*?(?:\*/|\Z))*(\w*)", re.S)
 
@@ -107,6 +111,21 @@ def spider_form(sql: str, keep_distinct: bool) -> str:
         parts += (sql[done : match.start()], new)
         done = match.end()
     return "".join(parts) + sql[done:]
+
+
+def without_distinct(sql: str, keep_distinct: bool) -> str:
+    """What `spider_form` does to a query that is not SQLite's: DISTINCT goes, nothing else."""
+    if keep_distinct or "distinct" not in (lower := lower_case(sql)):
+        return sql
+    found = [match for match in _DISTINCT.finditer(lower) if match["distinct"]]
+    starts = [0, *(match.end() for match in found)]
+    ends = [*(match.start() for match in found), len(sql)]
+    return "".join(sql[start:end] for start, end in zip(starts, ends, strict=True))
+
+
+def has_second_statement(sql: str) -> bool:
+    """Whether something follows a semicolon; a guess, where a dialect quotes in its own way."""
+    return any(match["next"] for match in _NEXT.finditer(sql))
 
 
 def has_top_level_order_by(sql: str) -> bool:

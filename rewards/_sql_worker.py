@@ -9,13 +9,17 @@ behind a slow query.
 
 Before every query the runner sets an alarm that it does not handle: when one opcode outlasts the
 time limit and the grace, the kernel ends the process. The supervisor then answers the batch with
-`(index, signal)`, read from memory that both share. A runner that dies between two queries may have
-left half a frame, so the supervisor ends too and the caller starts afresh.
+`(index, signal)`, read from memory that both share; `(index, -signal)` while it waited for a server.
+A runner that dies between two queries may have left half a frame, so the supervisor ends too and the
+caller starts afresh.
 Both end when the caller does: its end of the pipe closes, or its process id is gone.
+
+For databases by URL (`_sql_engines`) the worker has a driver and the caller's module path, too.
 """
 
 import contextlib
 import gc
+import importlib
 import marshal
 import mmap
 import os
@@ -33,13 +37,15 @@ from operator import and_
 from rewards._sql_compare import Gold, gold_of, matches
 from rewards._sql_guard import Clock, Database, Fault, classify, limiter
 from rewards._sql_rows import soft_f1
-from rewards._sql_text import has_top_level_order_by, spider_form
+from rewards._sql_text import has_top_level_order_by, spider_form, without_distinct
 
 IDLE = 255
 POOLED_DATABASES = 32
+POOLED_CONNECTIONS = 4  # by URL: a server has only so many, and DuckDB's each take memory
 SLOW_BATCH_S = 0.02
 GOLD_BYTES = 64_000_000
 PARENT_POLL_MS = 1000
+DRIVER_BYTES = 512 << 20  # of address space, which a driver's libraries reserve without using it
 
 
 class Alarm(Clock):
@@ -50,16 +56,31 @@ class Alarm(Clock):
 
     length_s = 0.0
     good_until = 0.0
+    running = bytearray(2)  # shared with the supervisor; see supervise
 
     def set(self, timeout_s: float, grace_s: float) -> float:
         """Start the time of a query; returns the time."""
         now = time.monotonic()
         self.deadline = now + timeout_s
+        self.timeout_s = timeout_s
         if now > self.good_until or timeout_s + grace_s != self.length_s:
             self.length_s = timeout_s + grace_s
             self.good_until = now + SLOW_BATCH_S
             signal.setitimer(signal.ITIMER_REAL, self.length_s + SLOW_BATCH_S)
         return now
+
+    @contextlib.contextmanager
+    def connecting(self, most_s: float):
+        """Waiting for a server is not the query's time, and not its fault."""
+        limits = self.timeout_s, self.length_s - self.timeout_s
+        self.running[1] = 1
+        signal.setitimer(signal.ITIMER_REAL, most_s)
+        try:
+            yield
+        finally:
+            self.running[1] = 0
+            self.good_until = 0.0
+            self.set(*limits)
 
     def off(self) -> None:
         self.good_until = 0.0
@@ -80,14 +101,24 @@ class Runner:
             self.databases.move_to_end(key)
             return database
         try:
-            database = Database(path, self.heap_bytes, self.set_limit, self.alarm)
+            if path.startswith("/"):
+                database = Database(path, self.heap_bytes, self.set_limit, self.alarm)
+            else:
+                database = self.connect(path)
         except (sqlite3.Error, MemoryError) as error:
             outcome = "memory" if classify(error).outcome == "memory" else "db_missing"
             raise Fault(outcome, str(error)) from None
         self.databases[key] = database
-        if len(self.databases) > POOLED_DATABASES:
-            self.databases.popitem(last=False)[1].connection.close()
+        if len(self.databases) > (POOLED_DATABASES if path.startswith("/") else POOLED_CONNECTIONS):
+            self.databases.popitem(last=False)[1].close()
         return database
+
+    def connect(self, url: str):
+        from rewards._sql_engines import connect  # not for those who have SQLite's files only
+
+        for key in [key for key in self.databases if key[0] == url]:  # an old version of the file
+            self.databases.pop(key).close()
+        return connect(url, self.heap_bytes, self.alarm)
 
     def gold(
         self, path, identity, sql, mode, keep_distinct, keep_rows, timeout_s, grace_s
@@ -95,7 +126,7 @@ class Runner:
         """("", whether the result is empty, Gold as bytes), or (outcome, message)."""
         try:
             if mode == "spider":
-                sql = spider_form(sql, keep_distinct)
+                sql = form_of(path)(sql, keep_distinct)
                 ordered = "order by" in sql.lower()  # anywhere at all: so does the evaluator
             else:
                 ordered = has_top_level_order_by(sql)
@@ -119,7 +150,7 @@ class Runner:
         started = time.monotonic()
         try:
             if mode == "spider":
-                sql = spider_form(sql, keep_distinct)
+                sql = form_of(targets[0][0])(sql, keep_distinct)
             for path, identity, golds, max_rows, max_bytes in targets:
                 started = self.alarm.set(timeout_s, grace_s)
                 database = self.open(path, identity)
@@ -142,6 +173,11 @@ class Runner:
         except (MemoryError, TimeoutError) as error:
             outcome = "memory" if isinstance(error, MemoryError) else "timeout"
         return outcome, 0, (elapsed_s + time.monotonic() - started) * 1e3, table_read, 0.0
+
+
+def form_of(path: str):
+    """What makes the spider mode's text of a query: the evaluator's repairs are for SQLite only."""
+    return spider_form if path.startswith("/") else without_distinct
 
 
 def unpack(packed: bytes) -> tuple:
@@ -179,10 +215,10 @@ def write_frame(message) -> None:
         data = data[os.write(1, data) :]
 
 
-def serve(memory_bytes: int, running: mmap.mmap) -> None:
+def serve(memory_bytes: int, running: mmap.mmap, extra_bytes: int) -> None:
     """The runner's loop; ends at the end of the input."""
     for limit, value in (
-        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_AS, memory_bytes + extra_bytes),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):
@@ -194,6 +230,7 @@ def serve(memory_bytes: int, running: mmap.mmap) -> None:
     gc.freeze()
     gc.set_threshold(50_000)  # rows are many and never in cycles
     runner = Runner(memory_bytes)
+    runner.alarm.running = running
     kinds = {"gold": runner.gold, "score": runner.score}
     while True:
         batch = marshal.loads(read_exactly(int.from_bytes(read_exactly(4), "little")))
@@ -209,15 +246,19 @@ def serve(memory_bytes: int, running: mmap.mmap) -> None:
         write_frame(results)
 
 
-def supervise(parent: int, memory_bytes: int) -> None:
+def supervise(parent: int, memory_bytes: int, driver: str = "", *module_path: str) -> None:
+    if driver:
+        sys.path += module_path
+        importlib.import_module(driver)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    running = mmap.mmap(-1, mmap.PAGESIZE)  # shared with the runner: the index of its query
+    # Shared with the runner: the index of its query, and whether it is waiting for a server.
+    running = mmap.mmap(-1, mmap.PAGESIZE)
     wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     poller = select.poll()
     poller.register(0, 0)  # no events: only the hang-up that is always reported
     poller.register(wake, select.POLLIN)
     while True:
-        running[0] = IDLE
+        running[0], running[1] = IDLE, 0
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(waker)
         pid = os.fork()
@@ -225,7 +266,7 @@ def supervise(parent: int, memory_bytes: int) -> None:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             try:
-                serve(memory_bytes, running)
+                serve(memory_bytes, running, DRIVER_BYTES if driver else 0)
             except BaseException:
                 traceback.print_exc()
             os._exit(1)
@@ -241,4 +282,6 @@ def supervise(parent: int, memory_bytes: int) -> None:
                 break
         if running[0] == IDLE:
             os._exit(1)
-        write_frame((running[0], os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0))
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        unreached = running[1] and number == signal.SIGALRM
+        write_frame((running[0], -number if unreached else number))

@@ -15,6 +15,8 @@ import math
 
 from rewards import _served
 
+LIMITS_ITSELF = True
+
 
 async def compute_score(
     data_source,

@@ -18,15 +18,15 @@ Not covered: showing each step's execution result to the PRM (as the paper's doe
 other than blank lines, PRMs with a token for "+" and "-" or with two labels.
 """
 
-import asyncio
-import importlib
-import inspect
 import math
 import re
 from bisect import bisect_left
 from itertools import accumulate, chain
 
 from rewards import _served
+from rewards._limits import call
+
+LIMITS_ITSELF = True
 
 BLANK_LINE = re.compile(r"\n\s*\n")
 AGGREGATES = {"min": min, "mean": lambda p: sum(p) / len(p), "prod": math.prod}
@@ -43,16 +43,6 @@ def split_steps(text: str) -> list[tuple[int, int]]:
             start = text.index(step, start)
             spans.append((start, start + len(step)))
     return spans
-
-
-async def outcome_of(name: str, kwargs: dict, *row) -> dict:
-    """What the reward called `name` says about the whole answer."""
-    function = importlib.import_module(f"rewards.{name}").compute_score
-    if inspect.iscoroutinefunction(function):
-        result = await function(*row, **kwargs)
-    else:
-        result = await asyncio.to_thread(function, *row, **kwargs)
-    return dict(result) if isinstance(result, dict) else {"score": float(result)}
 
 
 async def step_probabilities(address, tokenizer, messages, steps, template_kwargs, *limits):
@@ -94,7 +84,10 @@ async def compute_score(
     if aggregate not in (None, *AGGREGATES):
         raise ValueError(f"unknown aggregate {aggregate!r}. There is: {', '.join(AGGREGATES)}")
     row = (data_source, solution_str, ground_truth, extra_info)
-    result = await outcome_of(outcome, outcome_kwargs or {}, *row) if outcome else {"score": 0.0}
+    if outcome:
+        result = await call(f"pkg://rewards.{outcome}", "compute_score", row, outcome_kwargs or {})
+    else:
+        result = {"score": 0.0}
     spans = split_steps(solution_str)
     result["outcome_score"] = result["score"]
     result["score"] *= reward_coef

@@ -1,4 +1,4 @@
-"""`reward=sql`: run the response's SQL and the gold SQL on SQLite databases, compare the results.
+"""`reward=sql`: run the response's SQL and the gold SQL on a database, compare the results.
 
 Modes (how results are compared; arXiv ids in `_sql_compare`):
   spider  bags of rows under some order of the columns; rows in order only if the gold says
@@ -10,21 +10,31 @@ Common: 1 == 1.0, NULL equals NULL, text is no number, empty equals empty (`empt
 Several golds: any may match. Several databases (`extra_info["db"]`, `["extra_dbs"]`): a gold must
 match on every one. The SQL is the last closed ```sql fence after the thinking (see `_sql_text`);
 it is not rewritten, but for what Spider's evaluator itself repairs.
+A database is a SQLite file, or a URL: postgresql:// mysql:// duckdb:// (see `_sql_url`).
 
 Scores: `shaping` (see `_sql_shaping`), [0, 1]; `skyrl` [-1, 1], `sql_r1` [-1, 6].
 Faults of the data (`gold_error`, `db_missing`) are no matter of the answer: score and acc are NaN
 and masked is 1, for the trainer to leave the sample out of the update.
-Hostile SQL is expected: see `_sql_guard` for what is stopped, and how.
+Hostile SQL is expected: see `_sql_guard` and `_sql_engines` for what is stopped, and how.
 Degenerate: a constant that happens to match, matches (`no_table_read`; the cure is more databases).
 With `arctic`, any query that runs earns 0.1, `SELECT 1` too.
-Not covered: other engines; results that differ by chance or by the time of day.
+Not covered: results that differ by chance or by the time of day; what changes on a server meanwhile.
 """
 
 from rewards._sql_check import check
-from rewards._sql_pool import pool_of
-from rewards._sql_shaping import DATA_FAULTS, score_of
-from rewards._sql_task import check_names, key_of, known_task, new_task, settings_of
+from rewards._sql_shaping import SHAPINGS, report
+from rewards._sql_task import (
+    check_names,
+    key_of,
+    known_task,
+    new_task,
+    pool_for,
+    settings_of,
+    strings,
+)
 from rewards._sql_text import SQL_BYTES, extract
+
+LIMITS_ITSELF = True
 
 
 async def compute_score(
@@ -47,10 +57,10 @@ async def compute_score(
     strict_format=False,  # at most one </think> and one fence after it, or the outcome is `format`
     **ignored,
 ) -> dict:
-    """Score one response. extra_info: {"db": path or paths, "extra_dbs": paths}.
+    """Score one response. extra_info: {"db": path or paths (or URLs), "extra_dbs": paths}.
 
-    ValueError for a bad option, RuntimeError if no worker process starts; nothing else, whatever
-    the response says.
+    ValueError for a bad option or a missing driver, RuntimeError if no worker process starts;
+    nothing else, whatever the response says.
     """
     if ignored:
         check_names(*ignored)
@@ -58,23 +68,23 @@ async def compute_score(
         mode, keep_distinct, shaping, timeout_s, grace_s, gold_timeout_s,
         max_rows, max_bytes, memory_mib, workers, bare_select, strict_format,
     )  # fmt: skip
-    pool = pool_of(workers, memory_mib << 20)
     key = key_of(ground_truth, extra_info, settings)
+    pool = pool_for(key)
     task = known_task(pool, key) or await new_task(pool, key)
     if not task.usable:
-        return _report(shaping, task.faults[0][0])
+        return report(shaping, task.faults[0][0])
     sql, well_formed = extract(solution_str if isinstance(solution_str, str) else "", bare_select)
     if sql is None:
-        return _report(shaping, "no_sql", task.empty_gold)
+        return report(shaping, "no_sql", task.empty_gold)
     if strict_format and not well_formed:
-        return _report(shaping, "format", task.empty_gold)
+        return report(shaping, "format", task.empty_gold)
     if len(sql) > SQL_BYTES:  # the worker would say the same, but need not see it
-        return _report(shaping, "limit", task.empty_gold)
+        return report(shaping, "limit", task.empty_gold)
     answer, known = await task.run(pool, sql)
     if isinstance(answer, str):
-        return _report(shaping, answer, task.empty_gold, cache_hit=known)
+        return report(shaping, answer, task.empty_gold, cache_hit=known)
     outcome, rows, exec_ms, table_read, soft_f1 = answer
-    return _report(shaping, outcome, task.empty_gold, rows, exec_ms, table_read, soft_f1, known)
+    return report(shaping, outcome, task.empty_gold, rows, exec_ms, table_read, soft_f1, known)
 
 
 def check_rows(rows, **options) -> list[dict]:
@@ -88,27 +98,14 @@ def check_rows(rows, **options) -> list[dict]:
     return check(rows, settings_of(*(options.get(name, defaults[name]) for name in defaults)))
 
 
-def _report(
-    shaping,
-    outcome,
-    empty_gold=False,
-    rows=0,
-    exec_ms=0.0,
-    table_read=False,
-    soft_f1=0.0,
-    cache_hit=False,
-) -> dict:
-    masked = outcome in DATA_FAULTS
-    executed = outcome in ("match", "mismatch")
-    return {
-        "score": score_of(shaping, outcome, soft_f1),
-        "acc": float("nan") if masked else float(outcome == "match"),
-        "outcome": outcome,
-        "executed": float(executed),
-        "masked": float(masked),
-        "empty_gold": float(empty_gold),
-        "no_table_read": float(executed and not table_read),
-        "rows": float(rows),
-        "exec_ms": float(exec_ms),
-        "cache_hit": float(cache_hit),
-    }
+def bars(**options) -> dict:
+    """What a gold answer scores at least, an empty one at most."""
+    shaping = options.get("shaping", compute_score.__kwdefaults__["shaping"])
+    scores = SHAPINGS[shaping]
+    return {"range": (min(scores), max(scores)), "gold": scores.match, "empty": scores.bad_format}
+
+
+def gold_answer(ground_truth, extra_info=None) -> str | None:
+    """The first gold SQL, fenced."""
+    golds = [gold for gold in strings(ground_truth) if gold.strip()]
+    return f"```sql\n{golds[0]}\n```" if golds else None

@@ -25,12 +25,12 @@ import difflib
 import inspect
 
 from rewards import sql
-from rewards._sql_pool import pool_of
 from rewards._sql_shaping import SHAPINGS
 from rewards._sql_steps import UNDERSTOOD, locate, split, worth
-from rewards._sql_task import key_of, known_task, new_task, settings_of
+from rewards._sql_task import key_of, known_task, new_task, pool_for, settings_of
 from rewards._sql_text import extract
 
+LIMITS_ITSELF = True
 OWN = ("step_cap", "empty_step")
 SQL_DEFAULTS = sql.compute_score.__kwdefaults__
 STEPS_MOST = 20
@@ -60,8 +60,8 @@ async def compute_score(
         steps = split(text)
     if 0 < len(steps) <= STEPS_MOST:
         at = locate(solution_str, text)
-        pool = pool_of(settings.workers, settings.memory_mib << 20)
         key = key_of(ground_truth, extra_info, settings)
+        pool = pool_for(key)
         task = known_task(pool, key) or await new_task(pool, key)
         if task.usable:  # still: the file may have changed meanwhile
             values = await worth(text, steps, pool, task, empty_step)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from preflight import names
 from preflight.check_1_batch import check_lengths, check_rl_batch
-from preflight.check_2_algorithms import check_greedy_baseline, check_needs, check_overlong
+from preflight.check_2_algorithms import check_greedy_baseline, check_manager, check_needs
 from preflight.check_2_knobs import check_group, check_kl
 
 GRPO = ("vanilla", (0.2, 0.2), "seq-mean-token-mean", None, (0.001, "low_var_kl"), 8, 1)
@@ -48,9 +48,8 @@ TABLE = {
 DEFAULT = {"std": True, "clip": (0.2, 0.2), "aggregation": "token-mean"}
 ALONE = {  # what only one algorithm has; the others have verl's default
     ("dapo", "algorithm.filter_groups.enable"): True,
-    ("dapo", "algorithm.filter_groups.metric"): "acc",
+    ("dapo", "algorithm.filter_groups.metric"): "acc_or_score",
     ("dapo", "algorithm.filter_groups.max_num_gen_batches"): 10,
-    ("dapo", "reward.reward_manager.name"): "dapo",
     ("dapo", "actor_rollout_ref.actor.clip_ratio_c"): 10.0,
     ("dppo", "actor_rollout_ref.actor.clip_ratio_c"): 10000.0,
     ("dppo", "algorithm.rollout_correction.bypass_mode"): True,
@@ -167,13 +166,16 @@ def machines(composer):
 def test_preflight_has_nothing_to_say_of_a_shipped_algorithm(algorithm, machines, name):
     config = algorithm(name)
     config.data.train_files = []  # no rows to count
-    for check in (check_kl, check_group, check_needs, check_greedy_baseline, check_overlong):
+    for check in (check_kl, check_group, check_needs, check_greedy_baseline, check_manager):
         assert check(config) is None
     for machine, (samples, workers) in machines.items():
         config.lab.hw.samples_per_step = samples
         config.trainer.n_gpus_per_node = workers
         assert check_rl_batch(config) is None, machine
         assert check_lengths(config) is None, machine
+
+
+VERLS = "reward.reward_manager.source=register reward.reward_manager.name"
 
 
 @pytest.mark.parametrize(
@@ -184,10 +186,11 @@ def test_preflight_has_nothing_to_say_of_a_shipped_algorithm(algorithm, machines
         ("actor_rollout_ref.actor.policy_loss.loss_mode=dro", "dro_beta"),
         ("algo=remax actor_rollout_ref.rollout.val_kwargs.temperature=1", "greedy"),
         ("algo=remax trainer.v1.trainer_mode=separate_async", "sync"),
-        ("algo=dapo reward.reward_manager.name=naive", "overlong_buffer_cfg does nothing"),
+        (f"algo=dapo {VERLS}=naive", "overlong_buffer_cfg does nothing"),
+        (f"algo=dapo {VERLS}=dapo", "no metric acc_or_score"),
     ],
 )
 def test_preflight_names_what_an_algorithm_lacks(composer, override, says):
     config = composer(*override.split())
-    said = [check(config) for check in (check_needs, check_greedy_baseline, check_overlong)]
+    said = [check(config) for check in (check_needs, check_greedy_baseline, check_manager)]
     assert [line for line in said if line and says in line]

@@ -64,48 +64,6 @@ def test_passk_refuses_a_group_of_one(core_algos):
     assert alone.tolist() == [[0, 0]]
 
 
-def test_the_overlong_penalty_is_a_tensor(core_algos, tiny_model):
-    from transformers import AutoTokenizer
-    from verl import DataProto
-    from verl.experimental.reward_loop.reward_manager.dapo import DAPORewardManager
-
-    buffer = {"enable": True, "len": 4, "penalty_factor": 1.0, "log": True}
-    config = OmegaConf.create(
-        {"reward": {"reward_kwargs": {"max_resp_len": 10, "overlong_buffer_cfg": buffer}}}
-    )
-
-    async def compute_score(data_source, solution_str, ground_truth, extra_info):
-        return {"score": 1.0, "acc": 1.0}
-
-    def score(run, length):
-        fields = {"data_source": "x", "reward_model": {"ground_truth": ""}, "extra_info": {}}
-        data = DataProto.from_dict(
-            {
-                "responses": torch.ones(1, length, dtype=int),
-                "attention_mask": torch.ones(1, length, dtype=int),
-            },
-            {key: np.array([value], dtype=object) for key, value in fields.items()},
-        )
-        return asyncio.run(run(data))
-
-    async def manager(run, data):
-        tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-        made = DAPORewardManager(config, tokenizer, compute_score)
-        made.loop = asyncio.get_running_loop()
-        return await run(made, data)
-
-    patched = DAPORewardManager.run_single
-    info = score(lambda data: manager(upstream(patched), data), 8)["reward_extra_info"]
-    assert isinstance(info["overlong_reward"], torch.Tensor)
-    for length, penalty in ((6, 0.0), (7, -0.25), (8, -0.5), (10, -1.0)):
-        result = score(lambda data: manager(patched, data), length)
-        assert result["reward_score"] == 1.0 + penalty
-        info = result["reward_extra_info"]
-        assert isinstance(info["overlong_reward"], int | float)
-        assert (info["overlong_reward"], info["overlong"]) == (penalty, penalty < 0)
-        assert info["acc"] == info["score"] == 1.0
-
-
 @pytest.fixture
 def queue(monkeypatch, core_algos):
     """Finished groups with the `acc` of their samples, in place of TransferQueue."""

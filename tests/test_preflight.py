@@ -143,6 +143,11 @@ MISTAKES = {
         (["reward.custom_reward_function.path=/nowhere.py"], "no reward file /nowhere.py"),
         (["reward.custom_reward_function.path=pkg://rewards.sqll"], "Did you mean sql?"),
     ],
+    "check_keep_best": [(["lab.keep_best=true", "trainer.save_freq=-1"], "leaves the last alone")],
+    "check_limits": [
+        (["lab.reward_limits.processes=0"], "must be a number above 0"),
+        (["lab.reward_limits.timeout_s=null"], "timeout_s=None must be"),
+    ],
     "check_loggers": [(["logger=trackio"], "pip install trackio")],
     "check_gpus": [(["hw=rtx4070"], "hw=cpu runs anywhere")],
     "check_flash_attention": [(["hw=h100x8"], "lab.hw.attention=sdpa")],
@@ -151,11 +156,13 @@ MISTAKES = {
 OTHERWISE = {
     "check_disk", "check_packages", "check_rows",  # tests of their own below
     "check_algo_files",  # test_plugins_algos.py
-    "check_needs", "check_greedy_baseline", "check_overlong",  # test_conf_algo.py
+    "check_needs", "check_greedy_baseline", "check_manager",  # test_conf_algo.py
     "check_reward_model", "check_steps_are_used", "check_gpus_of_reward_model",  # test_preflight_reward_model.py
     "check_dpo", "check_rm", "check_unread_data_keys", "check_kind_of_rows", "check_items_fit", "check_start",
     # test_preflight_preference.py
     "check_self_play",  # test_algos_self_play.py
+    "check_judge",  # test_preflight_judge.py
+    "check_reward_options",  # test_preflight_reward_options.py
 }  # fmt: skip
 CASES = [(name, *case) for name, cases in MISTAKES.items() for case in cases]
 

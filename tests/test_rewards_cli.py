@@ -1,6 +1,7 @@
 """`python -m rewards NAME --file ...`: shapes of rows, the table, mistakes, and the data check."""
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -122,6 +123,8 @@ def test_bad_lines_are_numbered_and_the_rest_is_scored(tmp_path, db):
         (["sql", "--file", "ROWS", "--out", "ROWS", "--force"], ["exists"]),
         (["sql", "--file", "ROWS", "--out", "/no/such/folder/x"], ["no such folder"]),
         (["sql", "--check", "--file", "ROWS", "--set", "mode=spyder"], ["unknown mode"]),
+        (["sql", "--file", "ROWS", "--timeout", "0"], ["--timeout must be more than 0"]),
+        (["model", "--file", "ROWS"], ["scores inside of a run"]),
     ],
 )
 def test_mistakes_are_one_or_two_lines(tmp_path, db, arguments, words):
@@ -131,6 +134,57 @@ def test_mistakes_are_one_or_two_lines(tmp_path, db, arguments, words):
     assert all(word in done.stderr for word in words), done.stderr
     assert len(done.stderr.splitlines()) <= 2
     assert json.loads(rows.read_text().splitlines()[0])["ground_truth"] == "SELECT 1"
+
+
+BROKEN = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, *, weight=1.0):
+    if weight < 0:
+        raise ValueError(f"weight must be at least 0, not {weight}")
+    exec(solution_str)
+    return {"score": weight, "outcome": "good"}
+"""
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """`python -m rewards broken`: a reward that does what the response says."""
+    package = tmp_path / "rewards"
+    shutil.copytree(ROOT / "rewards", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "broken.py").write_text(BROKEN)
+
+    def score(*responses, options=()):
+        rows = [{"response": response, "gts": "x"} for response in responses]
+        path = write(tmp_path / "rows.jsonl", rows)
+        command = [sys.executable, "-m", "rewards", "broken", "--file", str(path), *options]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    return score
+
+
+def test_rows_that_are_stopped_are_in_the_table(broken):
+    hangs, dies = "while True: pass", "import os; os._exit(0)"
+    done = broken("", hangs, dies, "", "", options=["--timeout", "0.5", "--set", "weight=0.5"])
+    assert done.returncode == 0, done.stderr
+    assert "stopped: timeout           1   20.0%           -" in done.stdout
+    assert "stopped: crash             1   20.0%           -" in done.stdout
+    assert "good                       3   60.0%      0.5000" in done.stdout
+    assert "rows.jsonl:2: stopped: timeout" in done.stderr
+    assert "rows.jsonl:3: stopped: crash" in done.stderr
+    assert "2 rows were stopped" in done.stderr and len(done.stderr.splitlines()) == 3
+
+
+def test_a_reward_that_raises_ends_it_with_its_row(broken):
+    done = broken("", "", "raise KeyError('oh')", "")
+    assert done.returncode == 1 and done.stdout == ""
+    first, *trace = done.stderr.splitlines()
+    assert "rows.jsonl:3: the reward compute_score of pkg://rewards.broken raised" in first
+    assert "response=\"raise KeyError('oh')\"" in first
+    assert trace[0].startswith("Traceback") and trace[-1] == "KeyError: 'oh'"
+    assert any("broken.py" in line for line in trace) and len(trace) < 10
+    # what an option is told is a mistake of the user, and no more than that
+    done = broken("", options=["--set", "weight=-1"])
+    assert (done.returncode, done.stderr) == (2, "error: weight must be at least 0, not -1\n")
+    assert broken("int('x')").returncode == 1
 
 
 def test_help():

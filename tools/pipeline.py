@@ -18,10 +18,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from plugins.results import Result, table
@@ -30,16 +27,6 @@ from preflight import Mistake, check, names, resolvers
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 REWARD_MODELS = {"algos.rm": "model", "algos.prm": "prm"}  # lab.entry → the reward that it makes
-
-
-def composed(overrides: list[str]) -> DictConfig:
-    """The config of a run, as launch.py composes it."""
-    with initialize_config_dir(str(names.CONF), version_base="1.3"):
-        config = compose("config", overrides=overrides, return_hydra_config=True)
-    HydraConfig.instance().set_config(config)
-    with open_dict(config):
-        del config["hydra"]
-    return config
 
 
 class Stage:
@@ -61,10 +48,10 @@ class Stage:
             known = [*names.groups()["algo"], *names.groups()["experiment"]]
             raise Mistake(names.unknown("stage", name, known))
         self.name, self.folder = name, folder
-        scores = "actor_rollout_ref" in composed([f"{group}={name}"])
+        scores = "actor_rollout_ref" in names.composed([f"{group}={name}"])
         common = [override for override in common if scores or not override.startswith("reward")]
         self.overrides = names.check_argv([f"{group}={name}", *common, *own])
-        config = composed([*self.overrides, "lab.check_data=false"])
+        config = names.composed([*self.overrides, "lab.check_data=false"])
         self.makes = REWARD_MODELS.get(config.lab.entry)
         named = any(override.startswith("reward=") for override in self.overrides)
         if scores and rewards and not named:

@@ -1,0 +1,143 @@
+"""Maps the fields of a user's rows to RL and SFT rows: what `jsonl` and `hf` share.
+
+An option marked (text) takes a field's name, or a text with {{field}} in it for the field's value.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+
+from data_prep import UserError, _rows
+from data_prep._read import Broken
+from data_prep._split import Split
+
+
+def add_options(parser: argparse.ArgumentParser, source: str) -> None:
+    """The options of the map; `source` says what the name of the data is taken from."""
+    parser.add_argument("--prompt", required=True, help="the user's message (text)")
+    parser.add_argument("--answer", help="the ground truth (text); without it, it is empty")
+    parser.add_argument("--response", help="SFT: the assistant's message (text); default --answer")
+    parser.add_argument("--system", help="system message (text; a bare word is no field here)")
+    parser.add_argument(
+        "--db", help="field with a database: a URL, or a file relative to the source's folder"
+    )
+    parser.add_argument(
+        "--extra",
+        type=lambda names: names.split(","),
+        default=[],
+        metavar="A,B",
+        help="fields to carry into extra_info",
+    )
+    parser.add_argument("--data-source", help=f"name for the reward; default the {source}'s name")
+    parser.add_argument("--ability", default="general", help="kind of task (%(default)s)")
+
+
+class Bad(ValueError):
+    """A row that can't be mapped; the text says which field and why."""
+
+
+def text(value: object) -> str:
+    """A field's value as text: JSON for numbers, lists and mappings."""
+    if isinstance(value, bytes):
+        return value.decode(errors="surrogateescape")
+    if isinstance(value, bool | int | float | list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)  # text, and the dates and decimals of parquet
+
+
+def field(row: dict, name: str) -> object:
+    """A field's value. Raises Bad if it is missing, null or empty."""
+    value = row.get(name)
+    if value is None or value == "":
+        there = f"missing, there is {', '.join(map(str, list(row)[:8])) or 'nothing'}"
+        raise Bad(f"{name}: {'empty' if name in row else there}")
+    return value
+
+
+def filled(spec: str, row: dict) -> str:
+    """`spec` with every {{field}} replaced, in one pass: values are never expanded again."""
+    return re.sub(r"\{\{\s*([^{}]+?)\s*\}\}", lambda m: text(field(row, m[1])), spec)
+
+
+def said(spec: str, row: dict) -> str:
+    """A field's value, or a text with fields in it."""
+    return filled(spec, row) if "{{" in spec else text(field(row, spec))
+
+
+def messages(args: argparse.Namespace, row: dict) -> list:
+    """The prompt as messages. Raises Bad."""
+    prompt = None if "{{" in args.prompt else field(row, args.prompt)
+    if not isinstance(prompt, list):
+        prompt = [{"role": "user", "content": said(args.prompt, row)}]
+    system = [{"role": "system", "content": filled(args.system, row)}] if args.system else []
+    return system + prompt
+
+
+def database(folder: Path, name: str) -> str:
+    """A database's URL as it is, a file's absolute path. Raises FileNotFoundError."""
+    if "://" in name:
+        return name
+    file = (folder / name).resolve()
+    if not file.is_file():
+        raise FileNotFoundError(f"no database file {file}")
+    return str(file)
+
+
+class Mapper:
+    """Maps rows as `args` say and adds them, each to its split.
+
+    `name` is of the data, `folder` where its database files are.
+    """
+
+    def __init__(self, args: argparse.Namespace, name: str, folder: Path, share: float):
+        self.args, self.name, self.folder, self.split = args, name, folder, Split(share)
+        if taken := {"index", "split"} & set(args.extra):
+            names = ",".join(sorted(taken))
+            raise UserError(f"--extra {names}: extra_info has its own field of that name")
+        # the fields of extra_info
+        self.extra = dict.fromkeys([*args.extra, *(["db"] if args.db else [])], pa.string())
+
+    def add_all(self, rows: _rows.Rows, source: Iterable, name: str, given: str = "") -> None:
+        """Add what `source` yields; `given` is its split, if it is of one."""
+        for number, row in rows.reading(source, name):
+            self.add(rows, number, row, given)
+
+    def add(self, rows: _rows.Rows, number: int, row: dict | Broken, given: str) -> None:
+        """Add a row, or reject it with the reason."""
+        if isinstance(row, Broken):
+            rows.reject(number, row.text, row.why)
+            return
+        try:
+            rl, sft = self.mapped(number, row)
+        except (ValueError, OSError) as error:  # not only Bad: --db may hold no name for a file
+            rows.reject(number, row, str(error))
+            return
+        split = self.split.of(rl["prompt"], given)
+        if split == "in_val":
+            rows.leave_out(split)
+            return
+        rl["extra_info"]["split"] = split
+        rows.add(number, row, rl, sft)
+
+    def mapped(self, number: int, row: dict) -> tuple[dict, dict | None]:
+        """(RL row without its split, SFT row or None). Raises Bad, ValueError and OSError."""
+        args = self.args
+        prompt = messages(args, row)
+        answer = said(args.answer, row) if args.answer else ""
+        response = said(args.response, row) if args.response else answer
+        info = {"index": number} | {name: text(field(row, name)) for name in args.extra}
+        if args.db:
+            info["db"] = database(self.folder, text(field(row, args.db)))
+        rl = {
+            "data_source": args.data_source or self.name,
+            "prompt": prompt,
+            "ability": args.ability,
+            "reward_model": {"style": "rule", "ground_truth": answer},
+            "extra_info": info,
+        }
+        sft = {"messages": [*prompt, {"role": "assistant", "content": response}]}
+        return rl, sft if response else None

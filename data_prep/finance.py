@@ -1,0 +1,120 @@
+"""Questions on investments: your file, or `--demo N` for a sample set made here.
+
+A row of the file (JSONL, JSON, CSV, TSV or parquet) is one of these, told a row at a time:
+  {"query": "分析台積電的投資價值", "context": "台股投資分析", "reference": "..."}
+  {"instruction": "評估風險", "input": "鴻海科技", "output": "..."}
+Only the first field must be there; a query of any length is kept, an empty one is rejected. The
+user's message is the query and, on a line of its own, the context. Writes RL rows with the
+reference as ground truth, and SFT rows where there is one. The same prompt lands on one side of
+the split. The demo's companies and figures are invented; its rows are kept in demo.jsonl.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+
+from data_prep import UserError, _finance_demo, _rows
+from data_prep._read import Broken, read
+from data_prep._split import Split
+
+SYSTEM = "You are a careful investment analyst."
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this source."""
+    parser.add_argument("source", type=Path, nargs="?", metavar="FILE", help="the file to read")
+    parser.add_argument("--demo", type=int, metavar="N", help="no file: make N rows")
+    parser.add_argument("--seed", type=int, default=0, help="of the demo (%(default)s)")
+    parser.add_argument(
+        "--system", default=SYSTEM, help="system message; '' for none (%(default)s)"
+    )
+    parser.add_argument("--val", type=Path, help="file of validation rows")
+    parser.add_argument(
+        "--val-share", type=_rows.val_share, default=0.1, help="without --val (%(default)s)"
+    )
+    _rows.add_options(parser, "finance")
+
+
+def fields_of(row: dict) -> tuple[str, str, str]:
+    """(query, context, reference) of a row. Raises ValueError, which says what is wrong."""
+    names = next((n for n in _finance_demo.FORMATS if row.get(n[0]) is not None), None)
+    if names is None:
+        there = ", ".join(map(str, list(row)[:8])) or "nothing"
+        raise ValueError(f"neither query nor instruction, there is {there}")
+    values = ["" if row.get(name) is None else row[name] for name in names]
+    for name, value in zip(names, values, strict=True):
+        if not isinstance(value, str):
+            raise ValueError(f"{name}: is of type {type(value).__name__}, not a text")
+    if not values[0].strip():
+        raise ValueError(f"{names[0]}: empty")
+    return tuple(values)
+
+
+def forms_of(row: dict, number: int, system: str) -> tuple[dict, dict | None]:
+    """(RL row without its split, SFT row or None). Raises ValueError."""
+    query, context, reference = fields_of(row)
+    asked = f"{query}\n{context}" if context.strip() else query
+    prompt = [{"role": "system", "content": system}] if system else []
+    prompt.append({"role": "user", "content": asked})
+    rl = {
+        "data_source": "finance",
+        "prompt": prompt,
+        "ability": "finance",
+        "reward_model": {"style": "rule", "ground_truth": reference},
+        "extra_info": {"index": number, "query": query, "context": context},
+    }
+    sft = {"messages": [*prompt, {"role": "assistant", "content": reference}]}
+    return rl, sft if reference.strip() else None
+
+
+def demo_sources(args: argparse.Namespace, folder: Path) -> list[tuple[str, str, Iterable]]:
+    """The demo's rows, first those for validation; they are also written as a user's file would be."""
+    made = list(islice(_finance_demo.rows(args.seed), args.demo))
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in made)
+    (folder / "demo.jsonl").write_text("".join(lines), encoding="utf-8")
+    held = max(1, round(args.val_share * args.demo))
+    return [("val", "demo", made[:held]), ("train", "demo", made[held:])]
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make the dataset."""
+    if (args.source is None) == (args.demo is None):
+        raise UserError("finance takes a FILE or --demo N (see --help)")
+    if args.demo is not None and (args.demo < 2 or args.val):
+        raise UserError("--demo takes a number of rows from 2, and makes its own validation rows")
+    files = [("val", args.val), ("train", args.source)] if args.val else [("", args.source)]
+    files = [] if args.demo else files
+    for _, file in files:
+        if not file.is_file():
+            raise UserError(f"no file {file}")
+    split = Split(args.val_share)
+
+    def keep(rows: _rows.Rows, given: str, number: int, row: dict | Broken) -> None:
+        if isinstance(row, Broken):
+            rows.reject(number, row.text, row.why)
+            return
+        try:
+            rl, sft = forms_of(row, number, args.system)
+        except ValueError as error:
+            rows.reject(number, row, str(error))
+            return
+        side = split.of(rl["prompt"], given)
+        if side == "in_val":
+            rows.leave_out(side)
+            return
+        rl["extra_info"]["split"] = side
+        rows.add(number, row, rl, sft)
+
+    def fill(rows: _rows.Rows) -> None:
+        sources = [(given, file.name, read(file)) for given, file in files]
+        for given, name, source in sources or demo_sources(args, rows.folder):
+            for number, row in rows.reading(source, name):
+                keep(rows, given, number, row)
+
+    extra = dict.fromkeys(("query", "context"), pa.string())
+    inputs = [file for _, file in files] or [_finance_demo.WORDS]
+    _rows.make("finance", args, fill, extra, inputs)

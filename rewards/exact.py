@@ -1,0 +1,107 @@
+"""`reward=exact`: is the answer the gold, letter for letter after a normalisation of both; score 0 or 1.
+
+Normalisation as in SQuAD (Rajpurkar et al., arXiv:1606.05250: lower case, no punctuation, no articles,
+single spaces) after Unicode NFKC; each step is an option. Punctuation is that of every script.
+The answer is looked for (`where`):
+  whole     the whole response
+  thinking  what follows the last `</think>`; without one, the whole response
+  tags      in the last closed <answer>...</answer> after the thinking
+  line      the last line after the thinking that isn't blank
+Several golds: any may match. `acc` is the score. `outcome`: match, mismatch, no_answer, and gold_error,
+which is the data's fault (no gold): NaN, masked.
+Degenerate: a gold that normalisation leaves nothing of ("The", "?!") is compared with case and spaces
+alone ignored; else any empty answer would match it.
+Not covered: synonyms, other spellings, numbers written in another way (`reward=math`).
+"""
+
+import re
+import unicodedata
+
+from rewards._golds import after_thinking, check_golds, golds
+from rewards._options import check_choice, check_flag, refuse_unknown
+
+PLACES = ("whole", "thinking", "tags", "line")
+ARTICLES = re.compile(r"\b(?:a|an|the)\b", re.I)
+PIECE = re.compile(r"\s+|\S{1,256}")  # a long run of combining marks takes quadratic time
+
+
+def compute_score(
+    data_source,
+    solution_str,
+    ground_truth,
+    extra_info=None,
+    *,
+    where="thinking",
+    ignore_case=True,
+    ignore_punctuation=True,
+    ignore_articles=True,  # of English
+    ignore_spaces=True,  # how many there are, and of what kind
+    nfkc=True,  # full-width and half-width, ligatures and letters are the same
+    **unknown,
+) -> dict:
+    """Score one response. ground_truth: the answer, or several. ValueError for a bad option."""
+    refuse_unknown(unknown, compute_score)
+    check_choice("where", where, PLACES)
+    steps = (ignore_case, ignore_punctuation, ignore_articles, ignore_spaces, nfkc)
+    for name, step in zip(STEPS, steps, strict=True):
+        check_flag(name, step)
+    right = golds(ground_truth)
+    if not right:
+        return {"score": float("nan"), "acc": float("nan"), "outcome": "gold_error"}
+    answer = find(solution_str, where)
+    if not answer.strip():
+        return {"score": 0.0, "acc": 0.0, "outcome": "no_answer"}
+    same = any(_equal(answer, gold, steps) for gold in right)
+    return {"score": float(same), "acc": float(same), "outcome": "match" if same else "mismatch"}
+
+
+STEPS = tuple(compute_score.__kwdefaults__)[1:]
+
+
+def _equal(answer: str, gold: str, steps: tuple) -> bool:
+    wanted = normalized(gold, *steps)
+    if not wanted:  # with less of it, something is left
+        steps = (True, False, False, True, steps[-1])
+        wanted = normalized(gold, *steps)
+    return normalized(answer, *steps) == wanted
+
+
+def find(response, where: str) -> str:
+    """The answer in a response; empty if there is none."""
+    if where == "whole":
+        return response if isinstance(response, str) else ""
+    text = after_thinking(response)
+    if where == "tags":
+        before, closed, _ = text.rpartition("</answer>")
+        return before.rpartition("<answer>")[2] if closed and "<answer>" in before else ""
+    return text.rstrip().rpartition("\n")[2] if where == "line" else text
+
+
+def normalized(text: str, case: bool, punctuation: bool, articles: bool, spaces: bool, nfkc: bool):
+    """`text` with what is ignored taken out."""
+    if nfkc:
+        text = PIECE.sub(lambda piece: unicodedata.normalize("NFKC", piece[0]), text)
+    if case:
+        text = text.casefold()
+    if punctuation:  # symbols, too: SQuAD takes out all of ASCII's
+        text = "".join(c for c in text if unicodedata.category(c)[0] not in "PS")
+    if articles:
+        text = ARTICLES.sub(" ", text)
+    return " ".join(text.split()) if spaces else text
+
+
+def check_rows(rows, **options) -> list[dict]:
+    """Rows without a gold: {"index", "outcome", "message"} in row order."""
+    bars(**options)
+    return check_golds(rows, lambda gold: None)
+
+
+def bars(**options) -> dict:
+    compute_score("", "", "gold", **options)  # refuses bad ones
+    return {"range": (0.0, 1.0), "gold": 1.0, "empty": 0.0}
+
+
+def gold_answer(ground_truth, extra_info=None, *, where="thinking", **others) -> str | None:
+    """The first gold, where it is looked for."""
+    found = golds(ground_truth)[:1]
+    return f"<answer>{found[0]}</answer>" if found and where == "tags" else next(iter(found), None)

@@ -1,0 +1,98 @@
+"""`reward=judge`: a language model grades the answer, over an OpenAI-compatible HTTP API.
+
+Source: Zheng et al., arXiv:2306.05685 (LLM as a judge, single-answer grading with a reference).
+The texts it gets are in judge.yaml: `system` (how to grade, and how to reply) and `template` (the
+row). Fields: {{prompt}} {{response}} {{reference}} (the ground truth), {{low}} {{high}} (the
+scale), {{id}} and any name of extra_info; single braces are ordinary text.
+
+score: [0, 1], the reply's {"score": S} on `scale`. An empty answer is 0, and nobody is asked.
+No score (error, timeout, no verdict, S outside of the scale, the cap reached): NaN, so that the
+sample is masked; `judge_failed` is 1 and `outcome` says why: http_error, connection, timeout,
+bad_json, spend_cap. A wrong key, model or address, or `give_up_after` failures in a row, raise.
+Parts: cache_hit; calls (requests made for this sample); seconds (until the score was there);
+spent (share of max_calls, 0 without one). A call is counted before it is made, and taken back if it
+cost nothing (an error status, nobody there): the cap is never passed. Scores and the count lie in
+`folder`, for all processes of the run, and for the run that resumes it. concurrency and
+requests_per_minute are a process's: N reward workers send N times as much.
+
+An answer that talks to its judge: it stands between marks with {{id}}, a hash that it can't hold, and
+the verdict has to repeat it, so no score that the judge quotes counts. A template of your own without
+{{id}} loses that: then the last object with a "score" counts.
+Not covered: a judge that is talked round all the same, or likes length, style or its own kind;
+answers that are too long for it (the server's error); images; comparing two answers.
+"""
+
+import math
+import time
+
+from rewards._judge_client import Reply, judge_of
+from rewards._judge_settings import settings_of
+from rewards._judge_text import fields_of
+from rewards._options import refuse_unknown
+
+LIMITS_ITSELF = True
+SAMPLING = {"temperature": 0, "max_tokens": 1024}
+
+
+async def compute_score(
+    data_source,
+    solution_str,
+    ground_truth,
+    extra_info=None,
+    *,
+    base_url=None,  # https://HOST/v1; None: $OPENAI_BASE_URL
+    model=None,
+    api_key_env="OPENAI_API_KEY",  # the variable's name; None: the server wants no key
+    system=None,  # None: of judge.yaml
+    template=None,
+    template_file=None,
+    scale=(0, 10),
+    sampling=SAMPLING,  # whatever else the request says (max_completion_tokens, response_format)
+    concurrency=16,
+    requests_per_minute=None,
+    attempts=8,  # pauses in between: up to backoff_s, twice as much, ..., or as Retry-After says
+    backoff_s=1.0,
+    timeout_s=120.0,  # a request
+    total_timeout_s=600.0,  # all attempts, once it is this sample's turn
+    folder=None,  # None: scores and the count of calls are this process's
+    max_calls=None,
+    give_up_after=64,
+    **ignored,
+) -> dict:
+    """Score one answer. extra_info: {"messages": the prompt} and what the template names.
+
+    ValueError for a bad option, a field that the row lacks, a judge that serves nobody (see above).
+    """
+    refuse_unknown(ignored, compute_score)
+    start = time.monotonic()
+    settings = settings_of(
+        base_url, system, template, template_file, scale, sampling,
+        model=model, api_key_env=api_key_env, concurrency=concurrency, folder=folder,
+        requests_per_minute=requests_per_minute, attempts=attempts, backoff_s=backoff_s,
+        timeout_s=timeout_s, total_timeout_s=total_timeout_s, max_calls=max_calls,
+        give_up_after=give_up_after,
+    )  # fmt: skip
+    response = solution_str if isinstance(solution_str, str) else ""
+    judge, reply = judge_of(settings), Reply("empty", 0.0)
+    if response.strip():
+        row = (response, ground_truth, extra_info or {})
+        reply = await judge.score(fields_of(settings.names, *row, settings.scale))
+    return {
+        "score": math.nan if reply.score is None else reply.score,
+        "outcome": reply.outcome,
+        "judge_failed": float(reply.score is None),
+        "cache_hit": float(reply.hit),
+        "calls": float(reply.calls),
+        "seconds": time.monotonic() - start,
+        "spent": await judge.spent(),
+    }
+
+
+def bars(**options) -> dict:
+    """What a judge that is any good says: it has to be measured, nobody can promise it."""
+    return {"range": (0.0, 1.0), "gold": 0.7, "empty": 0.3}
+
+
+def gold_answer(ground_truth, extra_info) -> str | None:
+    """The reference itself."""
+    return ground_truth if isinstance(ground_truth, str) and ground_truth.strip() else None

@@ -1,0 +1,279 @@
+"""Try a reward on a dataset before any training: gold answers, empty ones, attacks, speed, and what carries signal.
+
+    python -m tools.reward_lab reward=sql dataset=sql_demo
+    python -m tools.reward_lab reward=sql dataset=sql_demo --answers outputs/RUN
+    python -m tools.reward_lab reward=econ dataset=econ --model Qwen/Qwen2.5-7B-Instruct --n 8
+    python -m tools.reward_lab reward=none reward.custom_reward_function.path=my_reward.py dataset=jsonl
+
+KEY=VALUE are overrides of launch.py: the reward is called as a run would call it. Prints tables and writes a page,
+outputs/reward_lab/REWARD-DATASET.html. Exit status 1 if a bar fails, each by its name, so that it can guard a CI:
+
+    gold       every gold answer scores at least what the reward promises, or more than empty ones
+    empty      the empty answer and random ones score at most what it promises
+    range      every score is a number within the range that it promises, and none had to be stopped
+    attack:X   an attack of that name earns less than half the way from an empty answer to a gold one
+    signal     in at least --min-signal of the groups of sampled answers, scores differ (--answers, --model)
+    time       99 of 100 calls, one after another, take at most --max-seconds
+
+What a reward promises, it says by `bars` and `gold_answer` beside its function (see rewards/__init__.py).
+"""
+
+import argparse
+import asyncio
+import inspect
+import random
+import sys
+import time
+from pathlib import Path
+from statistics import fmean, median, pstdev
+from typing import NamedTuple
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from data_prep import UserError
+from preflight import Mistake, names, resolvers
+from preflight.check_3_files import check_data_files
+from rewards import _limits
+from rewards._limits_worker import module_at
+from rewards._rows import gold_of, info_of, read_rows
+from tools import _lab_answers, _lab_page
+from tools._lab_attacks import ATTACKS, FREE, words_of
+
+TIMED = 100  # calls one after another
+
+
+class Subject:
+    """The reward under test, as the config has it."""
+
+    def __init__(self, config: DictConfig):
+        chosen = config.reward.custom_reward_function
+        if not chosen.path:
+            raise Mistake(
+                "reward=none leaves it to verl: name a reward, or reward.custom_reward_function.path."
+            )
+        if config.reward.reward_model.enable:
+            raise Mistake(
+                "this reward is a model that verl serves: it scores inside of a run only."
+            )
+        self.path, self.name = chosen.path, chosen.name
+        options = OmegaConf.select(chosen, "reward_kwargs")
+        self.options = OmegaConf.to_container(options, resolve=True) if options else {}
+        self.limits = _limits.Limits(**config.lab.reward_limits)
+        self.module = module_at(self.path)
+        self.bars = {
+            "range": (float("-inf"), float("inf")),
+            "gold": None,
+            "empty": None,
+            "free": (),
+        }
+        if hasattr(self.module, "bars"):
+            self.bars |= self.module.bars(**self.options)
+
+    def gold(self, row: dict) -> str | None:
+        """The row's gold answer: what the reward makes of the ground truth, or that itself."""
+        truth = gold_of(row)
+        if not hasattr(self.module, "gold_answer"):
+            return truth if isinstance(truth, str) and truth.strip() else None
+        parameters = inspect.signature(self.module.gold_answer).parameters
+        known = {k: v for k, v in self.options.items() if k in parameters}
+        return self.module.gold_answer(truth, info_of(row), **known)
+
+    async def score(self, row: dict, answer: str) -> dict:
+        """What the reward says. A run gives the prompt as `messages`, too."""
+        info = {**info_of(row), "messages": row.get("prompt")}
+        call = (row.get("data_source", ""), answer, gold_of(row), info)
+        return await _limits.call(self.path, self.name, call, self.options, self.limits)
+
+
+class Bar(NamedTuple):
+    """A condition, by its name, whether it holds, and the figures."""
+
+    name: str
+    holds: bool
+    told: str
+
+
+def answers_of(subject: Subject, rows: list[dict], rng: random.Random) -> dict[str, list[tuple]]:
+    """(row, answer) of each kind: gold, empty, random, another row's gold, and the attacks."""
+    with_gold = [(row, gold) for row in rows if (gold := subject.gold(row)) is not None]
+    # a format or a length knows no gold answer: attacks are then made of the ground truth
+    begun = with_gold or [(row, str(gold_of(row))) for row in rows]
+    letters = "".join(word for row, gold in begun for word in words_of(row, gold)) + " \n"
+    kinds = {
+        "gold": with_gold,
+        "empty": [(row, "") for row in rows],
+        "random": [(row, "".join(rng.choices(letters, k=200))) for row in rows],
+        "another_gold": [
+            (row, other) for (row, gold), (_, other) in zip(with_gold, with_gold[1:] + with_gold[:1], strict=True)
+            if other != gold
+        ],
+    }  # fmt: skip
+    for name, attack in ATTACKS.items():
+        kinds[name] = [(row, attack(row, gold, rng)) for row, gold in begun]
+    return {name: pairs for name, pairs in kinds.items() if pairs}
+
+
+async def measure(subject: Subject, kinds: dict, groups: list) -> dict:
+    """All results, and times: of calls one after another, and of all at once."""
+    mixed = [pair for pairs in zip(*kinds.values(), strict=False) for pair in pairs][:TIMED]
+    await subject.score(*mixed[0])  # the first one starts processes, and reads golds
+    seconds = []
+    for row, answer in mixed:
+        begin = time.perf_counter()
+        await subject.score(row, answer)
+        seconds.append(time.perf_counter() - begin)
+    begin = time.perf_counter()
+    results = {
+        name: await asyncio.gather(*(subject.score(*pair) for pair in pairs))
+        for name, pairs in kinds.items()
+    }
+    rate = sum(map(len, results.values())) / (time.perf_counter() - begin)
+    sampled = [await asyncio.gather(*(subject.score(*pair) for pair in group)) for group in groups]
+    return {"results": results, "sampled": sampled, "seconds": sorted(seconds), "rate": rate}
+
+
+def scores(results: list[dict]) -> list[float]:
+    """The scores that are numbers."""
+    return [result["score"] for result in results if result["score"] == result["score"]]
+
+
+def spreads(sampled: list[list[dict]]) -> dict[str, tuple[float, float]]:
+    """Of each number of the results: mean of its standard deviation within a group, share of groups with any."""
+    names_of = {
+        k for group in sampled for r in group for k, v in r.items() if isinstance(v, int | float)
+    }
+    found = {}
+    for name in sorted(names_of, key=lambda name: (name != "score", name)):
+        inside = [
+            pstdev(values) for group in sampled
+            if len(values := [r[name] for r in group if r.get(name) == r.get(name) and r.get(name) is not None]) > 1
+        ]  # fmt: skip
+        if inside:
+            found[name] = fmean(inside), fmean(spread > 1e-9 for spread in inside)
+    return found
+
+
+def judge(subject: Subject, measured: dict, min_signal: float, max_seconds: float) -> list[Bar]:
+    """Every bar that can be told."""
+    results, promised = measured["results"], subject.bars
+    low, high = promised["range"]
+    everything = [r for some in [*results.values(), *measured["sampled"]] for r in some]
+    outside = [s for s in scores(everything) if not low - 1e-9 <= s <= high + 1e-9]
+    stopped = sum(result["stopped"] != "no" for result in everything)
+    empty = scores(results["empty"]) + scores(results["random"])
+    least = promised["empty"] if promised["empty"] is not None else max(empty, default=0.0)
+    bars = [Bar("range", not outside and not stopped, f"{len(outside)} of {len(everything)} scores outside of"
+                f" [{low:g}, {high:g}], {stopped} stopped")]  # fmt: skip
+    gold = scores(results.get("gold", []))
+    if gold:
+        bar = promised["gold"] if promised["gold"] is not None else max(empty, default=0.0) + 1e-9
+        good = sum(score >= bar - 1e-9 for score in gold)
+        missing = len(results["gold"]) - len(gold)
+        bars.append(Bar("gold", good == len(gold) and not missing, f"{good} of {len(results['gold'])} score at"
+                        f" least {bar:.4g}, {missing} could not be graded; the lowest {min(gold):.4g}"))  # fmt: skip
+    if promised["empty"] is not None and empty:
+        bad = sum(score > least + 1e-9 for score in empty)
+        bars.append(
+            Bar(
+                "empty",
+                not bad,
+                f"{bad} of {len(empty)} score above {least:.4g}; the highest {max(empty):.4g}",
+            )
+        )
+    half = (least + fmean(gold)) / 2 if gold else None
+    for name in ATTACKS:
+        earned = scores(results.get(name, []))
+        if half is not None and half > least and earned and name not in (*FREE, *promised["free"]):
+            bars.append(
+                Bar(
+                    f"attack:{name}",
+                    fmean(earned) < half,
+                    f"mean {fmean(earned):.4g}, half the way is {half:.4g}",
+                )
+            )
+    if measured["sampled"]:
+        share = spreads(measured["sampled"]).get("score", (0.0, 0.0))[1]
+        bars.append(
+            Bar(
+                "signal",
+                share >= min_signal,
+                f"scores differ in {share:.0%} of {len(measured['sampled'])} groups",
+            )
+        )
+    p99 = measured["seconds"][int(0.99 * len(measured["seconds"]))]
+    bars.append(Bar("time", p99 <= max_seconds, f"p99 {p99:.4f} s, at most {max_seconds:g} s"))
+    return bars
+
+
+def main(argv: list[str]) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tools.reward_lab", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for launch.py")
+    parser.add_argument("--rows", type=int, default=64, help="of the validation file (%(default)s)")
+    parser.add_argument("--answers", type=Path, help="sampled answers: a file, or a run's folder")
+    parser.add_argument("--model", help="a model that samples answers: a run, a folder, a hub id")
+    parser.add_argument("--n", type=int, default=8, help="answers to a prompt (%(default)s)")
+    parser.add_argument("--groups", type=int, default=32, help="of sampled answers (%(default)s)")
+    parser.add_argument("--min-signal", type=float, default=0.1, help="(%(default)s)")
+    parser.add_argument("--max-seconds", type=float, default=5.0, help="(%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of rows and attacks (%(default)s)")
+    parser.add_argument(
+        "--out", type=Path, help="the page; default outputs/reward_lab/REWARD-DATASET.html"
+    )
+    args = parser.parse_intermixed_args(argv)
+    resolvers.register()
+    try:
+        return run(args)
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"error: {names.explain(error)}", file=sys.stderr)
+    except (Mistake, UserError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, tell, write the page; 1 if a bar fails."""
+    config = names.composed(names.check_argv(args.overrides))
+    subject, rng = Subject(config), random.Random(args.seed)
+    if wrong := check_data_files(config):
+        raise Mistake(wrong)
+    rows = [row for _, row in read_rows(Path(config.data.val_files))]
+    rows = rng.sample(rows, min(args.rows, len(rows)))
+    groups = []
+    if args.answers:
+        groups = _lab_answers.from_files(args.answers, args.groups)
+    elif args.model:
+        longest, template = (
+            config.data.max_response_length,
+            dict(config.lab.model.chat_template_kwargs),
+        )
+        groups = _lab_answers.from_model(resolvers.model_path(args.model), rows[: args.groups], args.n, longest,
+                                         template, args.seed)  # fmt: skip
+    kinds = answers_of(subject, rows, rng)
+    measured = asyncio.run(measure(subject, kinds, groups))
+    bars = judge(subject, measured, args.min_signal, args.max_seconds)
+    parts = spreads(measured["sampled"])
+    tables = _lab_page.tables(measured, bars, parts, median(measured["seconds"]))
+    reward = subject.path.rpartition(".")[2] if "://" in subject.path else Path(subject.path).stem
+    title = f"{reward} on {config.lab.dataset.dir}"
+    console = Console(highlight=False)
+    for table in tables:
+        console.print(table, "")
+    page = (
+        args.out
+        or Path("outputs/reward_lab") / f"{title.replace(' on data/', '-').replace('/', '_')}.html"
+    )
+    examples = {name: pairs[0][1] for name, pairs in kinds.items()}
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(_lab_page.page(title, tables, measured, parts, examples), encoding="utf-8")
+    failed = [bar.name for bar in bars if not bar.holds]
+    print(page, f"failed: {', '.join(failed)}" if failed else "all bars hold", sep="\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
