@@ -78,8 +78,12 @@ def messages(args: argparse.Namespace, row: dict) -> list:
 
 
 def database(folder: Path, name: str) -> str:
-    """A database's URL as it is, a file's absolute path. Raises FileNotFoundError."""
+    """A database's URL as it is, a file's absolute path. Raises FileNotFoundError, or Bad for a password."""
     if "://" in name:
+        if re.search(r"://[^/\s@]*:[^/\s@]*@", name):
+            raise Bad(
+                "no password in a URL: it would be in the data (~/.pgpass, PGPASSWORD, MYSQL_PWD)"
+            )
         return name
     file = (folder / name).resolve()
     if not file.is_file():

@@ -79,9 +79,13 @@ def check_kind_of_rows(config: DictConfig) -> str | None:
     for file in [*as_list(config.data.train_files), *as_list(config.data.val_files)]:
         if not Path(file).is_file():
             continue  # another check says so
-        missing = set(columns) - set(pq.read_schema(file).names)
+        place = os.path.relpath(file)
+        try:
+            missing = set(columns) - set(pq.read_schema(file).names)
+        except ValueError:  # ArrowInvalid
+            return f"{place} is no parquet file: `python -m data_prep convert {place}` makes one of JSON or CSV."
         if missing:
-            return f"{os.path.relpath(file)} has no column {', '.join(sorted(missing))}: rows are {', '.join(columns)}."
+            return f"{place} has no column {', '.join(sorted(missing))}: rows are {', '.join(columns)}."
     return None
 
 

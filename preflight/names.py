@@ -12,6 +12,7 @@ from preflight import Mistake
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
+IN_URL = re.compile(r"://[^/\s:@]*:[^/\s@]+@")  # user:password
 SECRET = re.compile(r"(api_?key|secret|password|credential|auth|(^|_)token)$", re.IGNORECASE)
 
 
@@ -62,7 +63,8 @@ def check_argv(argv: list[str]) -> list[str]:
     """
     for arg in argv:
         key, value = split(arg)
-        if value and SECRET.search(key.rpartition(".")[2]) and value not in ("null", "''"):
+        named = SECRET.search(key.rpartition(".")[2]) and value not in ("null", "''")
+        if value and (named or IN_URL.search(value)):
             raise Mistake(f"{key}: no secret on the command line: it would be written into the run's folder."
                           " Put it into the environment.")  # fmt: skip
     resumes = [split(arg)[1] for arg in argv if arg.startswith("resume=")]

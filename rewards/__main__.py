@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import difflib
 import importlib
-import inspect
 import json
 import logging
 import math
@@ -26,6 +25,7 @@ from itertools import islice
 from pathlib import Path
 
 from rewards._limits import Limits, RewardError, call
+from rewards._options import options_of
 from rewards._rows import RowError, gold_of, info_of, read_rows, response_of
 
 ROWS_AT_ONCE = 1024
@@ -56,13 +56,6 @@ def load(name: str):
         return importlib.import_module(f"rewards.{name}")
     except ImportError as error:
         raise Mistake(f"reward {name!r} cannot be loaded: {error}") from None
-
-
-def options_of(function) -> dict[str, inspect.Parameter]:
-    """What may be set: the keyword arguments after verl's four."""
-    parameters = inspect.signature(function).parameters.values()
-    keywords = [p for p in parameters if p.default is not p.empty and p.name != "extra_info"]
-    return {p.name: p for p in keywords}
 
 
 def parse_options(function, pairs: list[str]) -> dict:
@@ -141,7 +134,7 @@ def run(name: str, path: Path, out, options: dict, limits: Limits) -> int:
                     show("bad", number, result)
                     continue
                 done += 1
-                outcome = str(result.get("outcome", "scored"))
+                outcome = str(result.get("outcome", result.get("band", "scored")))
                 if result["stopped"] != "no":
                     outcome = f"stopped: {result['stopped']}"
                     show("stopped", number, outcome)
@@ -217,7 +210,7 @@ def help_options(argv: list[str]) -> str:
         known = options_of(load(argv[0]).compute_score)
     except Mistake as mistake:
         return str(mistake)
-    lines = [f"  {name}={json.dumps(p.default)}" for name, p in known.items()]
+    lines = [f"  {name}={json.dumps(default)}" for name, default in known.items()]
     return "\n".join([f"options of {argv[0]}, with defaults:", *lines])
 
 

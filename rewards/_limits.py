@@ -137,7 +137,7 @@ def shown(row: tuple) -> str:
     source, response, gold, info = row
     index = info.get("index") if isinstance(info, dict) else None
     return (
-        f"data_source={source!r}, index={index!r}, response={_short(response)},"
+        f"data_source={str(source)!r}, index={index!r}, response={_short(response)},"
         f" ground_truth={_short(gold)}"
     )
 

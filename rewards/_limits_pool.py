@@ -59,7 +59,7 @@ class Pool:
         self.processes, self.memory_mib = processes, memory_mib
         self.numbers = itertools.count(1)
         self.calls: dict[int, Call] = {}
-        self.modules: dict[bytes, None] = {}  # that the process was asked to import, in order
+        self.modules: dict[bytes, bytes] = {}  # that the process is asked to import, in frames
         self.process: subprocess.Popen | None = None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -77,8 +77,8 @@ class Pool:
         if self.process is None:
             self._start()
         if module not in self.modules:
-            self.modules[module] = None
-            self._write(frame_of(0, module))
+            self.modules[module] = frame_of(0, pickle.dumps((module, args)))
+            self._write(self.modules[module])
         waiting = self.calls[number] = Call(frame, self.loop.create_future())
         self._write(frame)
         answer = json.loads(await waiting.answer)
@@ -104,8 +104,8 @@ class Pool:
             except OSError as error:
                 raise ProcessEnded(f"no process for rewards can be started: {error}") from None
         self.loop.add_reader(self.socket, self._read)
-        for module in self.modules:
-            self._write(frame_of(0, module))
+        for frame in self.modules.values():
+            self._write(frame)
 
     def _write(self, data: bytes = b"") -> None:
         waits = bool(self.unsent)

@@ -224,7 +224,8 @@ class Server:
     def preload(self, body: bytes) -> None:
         """Import in this process; what fails here is told by the call itself, that fails as well."""
         with contextlib.suppress(BaseException):
-            module_at(unpickled(body)[0])
+            module, _ = pickle.loads(body)  # and what the arguments need: numpy
+            module_at(unpickled(module)[0])
         gc.collect()
         gc.freeze()  # memory that is shared with the runners stays shared
         for runner in [runner for runner in self.runners.values() if not runner.number]:

@@ -51,11 +51,13 @@ def gold_of(row: Mapping) -> object:
 
 
 def info_of(row: Mapping) -> dict:
-    """`extra_info`, with a `db` or `extra_dbs` of the row itself where it has none."""
+    """`extra_info`, with what it lacks of the row itself: `db`, `extra_dbs`, and the prompt as `messages`."""
     info = dict(row["extra_info"]) if isinstance(row.get("extra_info"), Mapping) else {}
     for key in ("db", "extra_dbs"):
         if row.get(key) is not None:
             info.setdefault(key, row[key])
+    if isinstance(row.get("prompt"), list):
+        info.setdefault("messages", row["prompt"])  # as a run gives it
     return info
 
 

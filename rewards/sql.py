@@ -99,9 +99,11 @@ def check_rows(rows, **options) -> list[dict]:
 
 
 def bars(**options) -> dict:
-    """What a gold answer scores at least, an empty one at most."""
-    shaping = options.get("shaping", compute_score.__kwdefaults__["shaping"])
-    scores = SHAPINGS[shaping]
+    """What a gold answer scores at least, an empty one at most. ValueError for a bad option."""
+    defaults = compute_score.__kwdefaults__
+    check_names(*(options.keys() - defaults.keys()))
+    settings = settings_of(*(options.get(name, defaults[name]) for name in defaults))
+    scores = SHAPINGS[settings.shaping]
     return {"range": (min(scores), max(scores)), "gold": scores.match, "empty": scores.bad_format}
 
 

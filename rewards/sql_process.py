@@ -84,6 +84,19 @@ def check_rows(rows, **options) -> list[dict]:
     return sql.check_rows(rows, **{k: v for k, v in options.items() if k not in OWN})
 
 
+def bars(**options) -> dict:
+    """Those of rewards.sql; the steps are not in the score."""
+    others = {k: v for k, v in options.items() if k not in OWN}
+    settings = settings_of(*(others.get(name, SQL_DEFAULTS[name]) for name in SQL_DEFAULTS))
+    defaults = compute_score.__kwdefaults__
+    own = (options.get(name, defaults[name]) for name in OWN)
+    _check(settings.shaping, *own, others.keys() - SQL_DEFAULTS.keys())
+    return sql.bars(**others)
+
+
+gold_answer = sql.gold_answer
+
+
 def _check(shaping: str, step_cap, empty_step, unknown) -> None:
     match, *others = SHAPINGS[shaping]
     gap = 1 - max(others) / match

@@ -24,6 +24,7 @@ SHARED = ROOT.parent / "shared" / "data"
 STEPS = 2  # of a real run
 LEFT = re.compile(
     r"ray::|raylet|gcs_server|EngineCore|main_ppo|sft_trainer|algos\.\w+ --config|prefork\.py serve"
+    r"|_limits_worker|_sql_worker"
 )
 
 

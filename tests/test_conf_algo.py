@@ -147,9 +147,9 @@ def test_the_penalty_of_dapo_follows_the_length_of_an_answer(composer):
 def test_the_parts_of_gdpo_are_those_of_the_reward(composer):
     algorithm = composer("algo=gdpo").algorithm
     assert len(algorithm.gdpo_reward_keys) == len(algorithm.gdpo_reward_weights)
-    from rewards.sql import _report
+    from rewards._sql_shaping import report
 
-    assert set(algorithm.gdpo_reward_keys) <= set(_report("arctic", "match"))
+    assert set(algorithm.gdpo_reward_keys) <= set(report("arctic", "match"))
 
 
 @pytest.fixture(scope="module")

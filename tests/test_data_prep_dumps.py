@@ -99,9 +99,10 @@ def test_dumps_without_their_run(run_folder, tmp_path, capsys):
 @pytest.mark.real
 def test_what_a_real_run_dumped(run, warm, tmp_path):
     result = run("algo=grpo", "reward=sql", f"lab.model.path={warm.folder}")
-    options = ["--reward", "sql", "--set", "shaping=soft_f1", "--val-share", "0.3"]
-    found = prepare(result.folder, tmp_path / "out", *options)
-    counts = json.loads((tmp_path / "out/card.json").read_text())["counts"]
+    out = tmp_path / "out"  # labels, not pairs: whatever the answers are worth, each has one
+    options = ["--reward", "sql", "--outcome", "--out", str(out)]
+    assert main(["process", str(result.folder), *options]) == 0
+    counts = json.loads((out / "card.json").read_text())["counts"]
     dumped = sum(len(f.read_text().splitlines()) for f in result.folder.glob("*/*.jsonl"))
     assert counts["read"] == dumped and counts["rejected"] == 0
-    assert found["train"] and found["val"]
+    assert counts["train"] and counts["val"]

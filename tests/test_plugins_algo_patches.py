@@ -2,7 +2,6 @@
 after an upgrade means: delete the patch. What reaches the estimators is proved by real runs
 (test_runs_algos.py)."""
 
-import asyncio
 import inspect
 
 import numpy as np

@@ -11,6 +11,8 @@ import sys
 import pytest
 from conftest import ROOT
 
+from plugins import verl_patches
+
 WITHOUT = {
     "VERL_USE_EXTERNAL_PLUGINS": "none",
     "VERL_USE_EXTERNAL_MODULES": "",
@@ -201,6 +203,37 @@ def test_verl_drops_the_parts_of_a_reward(without, patched):
     assert "reward_extra_info" not in inspect.getsource(inspect.unwrap(PPOTrainer._compute_metrics))
     assert not without["reward_parts"]
     assert patched["reward_parts"]
+
+
+def test_verl_counts_what_could_not_be_graded_as_wrong():
+    """Two prompts with two answers each; one answer of the first is masked, and all of the second."""
+    from types import SimpleNamespace
+
+    from verl.trainer.ppo.metric_utils import process_validation_metrics
+
+    module = SimpleNamespace(process_validation_metrics=process_validation_metrics)
+    verl_patches.leave_out_masked(module)
+    uids = ["a", "a-masked-1", "b-masked-0", "b-masked-1"]
+    infos = {
+        "reward": [1.0, 0.0, 0.0, 0.0],
+        "acc": [1.0, None, None, None],
+        "masked": [0.0, 1.0, 1.0, 1.0],
+    }
+    counts = {("s", "a"): 2, ("s", "b"): 2}
+
+    def means(process, **masked):
+        found = process(["s"] * 4, uids, infos | masked, expected_acc_counts=counts)["s"]
+        return {
+            k: [v for m, v in found[k].items() if m.startswith("mean")] for k in ("acc", "reward")
+        }
+
+    assert means(inspect.unwrap(process_validation_metrics))["acc"] == [
+        0.25
+    ]  # what verl does alone
+    assert means(module.process_validation_metrics) == {"acc": [1.0], "reward": [1.0]}
+    nobody = means(module.process_validation_metrics, masked=[0.0] * 4)
+    assert nobody == means(inspect.unwrap(process_validation_metrics))
+    assert counts == {("s", "a"): 2, ("s", "b"): 2}
 
 
 def test_the_cpu_platform_is_chosen_by_name_and_where_nothing_else_is(

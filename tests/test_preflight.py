@@ -280,6 +280,7 @@ print([m for m in ("torch", "verl", "ray", "transformers", "vllm") if m in sys.m
         (["-m", "algo=grpo,rlo"], "Did you mean rloo?"),
         (["+lab.env.WANDB_API_KEY=abc"], "Put it into the environment"),
         (["++x.password=abc"], "no secret on the command line"),
+        (["x.base_url=https://me:abc@host/v1"], "x.base_url: no secret on the command line"),
         (["resume=/nowhere"], "no run there"),
     ],
 )

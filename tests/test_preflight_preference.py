@@ -26,6 +26,10 @@ CASES = {
         (["dataset=jsonl", "lab.dataset.dir=/x"], "dataset=jsonl has no rows for algos.dpo"),
         (["algo=prm", "dataset=spider", "lab.dataset.dir=/x"], "lab.dataset.prm_train=FILE"),
         (["lab.dataset.pref_train=${.sft_train}"], "has no column chosen, prompt, rejected"),
+        (
+            [f"lab.dataset.pref_train={__file__}"],
+            "is no parquet file: `python -m data_prep convert",
+        ),
     ],
     "check_items_fit": [(["lab.hw.tokens_per_gpu=200"], "one row may need (256 tokens")],
     "check_unknown_keys": [

@@ -82,9 +82,8 @@ class Subject:
         return self.module.gold_answer(truth, info_of(row), **known)
 
     async def score(self, row: dict, answer: str) -> dict:
-        """What the reward says. A run gives the prompt as `messages`, too."""
-        info = {**info_of(row), "messages": row.get("prompt")}
-        call = (row.get("data_source", ""), answer, gold_of(row), info)
+        """What the reward says."""
+        call = (row.get("data_source", ""), answer, gold_of(row), info_of(row))
         return await _limits.call(self.path, self.name, call, self.options, self.limits)
 
 
