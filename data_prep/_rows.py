@@ -8,6 +8,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,6 +44,20 @@ def val_share(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
+
+
+def demo_sources(
+    rows: Iterable[Mapping], args: argparse.Namespace, folder: Path
+) -> list[tuple[str, str, Iterable]]:
+    """`args.demo` rows as (split, name, rows), first those for validation.
+
+    They are also written to demo.jsonl in `folder`, as a user's file would be.
+    """
+    made = list(islice(rows, args.demo))
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in made)
+    (folder / "demo.jsonl").write_text("".join(lines), encoding="utf-8")
+    held = max(1, round(args.val_share * args.demo))
+    return [("val", "demo", made[:held]), ("train", "demo", made[held:])]
 
 
 class _File:

@@ -10,9 +10,6 @@ the split. The demo's companies and figures are invented; its rows are kept in d
 """
 
 import argparse
-import json
-from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -71,15 +68,6 @@ def forms_of(row: dict, number: int, system: str) -> tuple[dict, dict | None]:
     return rl, sft if reference.strip() else None
 
 
-def demo_sources(args: argparse.Namespace, folder: Path) -> list[tuple[str, str, Iterable]]:
-    """The demo's rows, first those for validation; they are also written as a user's file would be."""
-    made = list(islice(_finance_demo.rows(args.seed), args.demo))
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in made)
-    (folder / "demo.jsonl").write_text("".join(lines), encoding="utf-8")
-    held = max(1, round(args.val_share * args.demo))
-    return [("val", "demo", made[:held]), ("train", "demo", made[held:])]
-
-
 def run(args: argparse.Namespace) -> None:
     """Make the dataset."""
     if (args.source is None) == (args.demo is None):
@@ -111,7 +99,9 @@ def run(args: argparse.Namespace) -> None:
 
     def fill(rows: _rows.Rows) -> None:
         sources = [(given, file.name, read(file)) for given, file in files]
-        for given, name, source in sources or demo_sources(args, rows.folder):
+        for given, name, source in sources or _rows.demo_sources(
+            _finance_demo.rows(args.seed), args, rows.folder
+        ):
             for number, row in rows.reading(source, name):
                 keep(rows, given, number, row)
 

@@ -14,8 +14,6 @@ import ast
 import json
 import textwrap
 import warnings
-from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -177,15 +175,6 @@ class Sides:
         return side
 
 
-def demo_sources(args: argparse.Namespace, folder: Path) -> list[tuple[str, str, Iterable]]:
-    """The demo's rows, first those for validation; they are also written as a user's file would be."""
-    made = list(islice(_trading_demo.rows(args.seed), args.demo))
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in made)
-    (folder / "demo.jsonl").write_text("".join(lines), encoding="utf-8")
-    held = max(1, round(args.val_share * args.demo))
-    return [("val", "demo", made[:held]), ("train", "demo", made[held:])]
-
-
 def run(args: argparse.Namespace) -> None:
     """Make the dataset."""
     if (args.source is None) == (args.demo is None):
@@ -215,7 +204,9 @@ def run(args: argparse.Namespace) -> None:
 
     def fill(rows: _rows.Rows) -> None:
         sources = [("", file.name, read(file)) for file in files]
-        for given, name, source in sources or demo_sources(args, rows.folder):
+        for given, name, source in sources or _rows.demo_sources(
+            _trading_demo.rows(args.seed), args, rows.folder
+        ):
             for number, row in rows.reading(source, name):
                 keep(rows, given, number, row)
 

@@ -62,6 +62,15 @@ def composer():
     HydraConfig.instance().cfg = None
 
 
+@pytest.fixture
+def own_hydra():
+    """For tools, which start Hydra themselves: that of the other tests is put aside meanwhile."""
+    hydra, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    yield
+    GlobalHydra.instance().hydra, HydraConfig.instance().cfg = hydra, config
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """model=tiny, made for the tests."""

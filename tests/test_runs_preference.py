@@ -36,7 +36,6 @@ def start_from(warm):
     return f"lab.model.path={warm.folder}"
 
 
-@pytest.mark.quick
 def test_dpo(run, start_from, tmp_path):
     steps = ["trainer.total_training_steps=12", "trainer.test_freq=6", "trainer.save_freq=6"]
     result = run("algo=dpo", start_from, *BATCH, *steps)

@@ -11,6 +11,8 @@ from conftest import ROOT
 from preflight import Mistake, resolvers
 from tools.pipeline import plan, run
 
+pytestmark = pytest.mark.usefixtures("own_hydra")
+
 
 @pytest.fixture(autouse=True)
 def data(sql_demo, tiny_model, monkeypatch):

@@ -7,6 +7,8 @@ import pytest
 
 from tools.reward_lab import main
 
+pytestmark = pytest.mark.usefixtures("own_hydra")
+
 # Three of the field's usual mistakes, and one reward as it should be.
 REWARDS = """
 import re, time
