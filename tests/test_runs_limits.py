@@ -2,6 +2,7 @@
 
 import collections
 import json
+import re
 import zlib
 
 import pytest
@@ -53,3 +54,20 @@ def test_the_run_goes_on_and_counts_them(run, tmp_path):
     rows = [json.loads(line) for line in (result.folder / "validation/2.jsonl").open()]
     assert [row["stopped"] for row in rows] == expected(rows)
     assert "a reward was stopped (timeout), at data_source='sql_demo'" in result.log()
+    # a sample that could not be graded is not a wrong one
+    right = [row["acc"] for row, fate in zip(rows, expected(rows), strict=True) if fate == "no"]
+    assert 0 < len(right) < len(rows)
+    (name,) = [k for k in result.metrics[2] if re.fullmatch("val-core/.*/acc/mean@1", k)]
+    assert result.at(2, name) == pytest.approx(sum(right) / len(right))
+
+
+def test_a_step_without_a_graded_answer_ends_the_run(run, tmp_path):
+    """It has nothing to learn from, and the line says why."""
+    reward = tmp_path / "silent.py"
+    reward.write_text(
+        "def compute_score(*row):\n    return {'score': float('nan'), 'outcome': 'no_idea'}\n"
+    )
+    result = run("reward=none", f"reward.custom_reward_function.path={reward}",
+                 "trainer.val_before_train=false", status=1)  # fmt: skip
+    assert "none of the 32 answers of this step could be graded" in result.done.stdout
+    assert "outcome=no_idea" in result.done.stdout
