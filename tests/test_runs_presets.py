@@ -13,6 +13,7 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT, Run
+from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM
 
 from plugins.best import best
@@ -26,6 +27,56 @@ def test_every_preset_runs_on_a_cpu():
     """A demo does by itself."""
     gpu = {name for name in PRESETS if not name.startswith("demo_") and not name.endswith("_cpu")}
     assert {f"{name}_cpu" for name in gpu} == {name for name in PRESETS if name.endswith("_cpu")}
+
+
+ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+ASKED = {  # what the sources ask for
+    "trading": {
+        "data.train_batch_size": 8, "data.max_prompt_length": 512, "data.max_response_length": 1024,
+        f"{ACTOR}.optim.lr": 5e-6, f"{ACTOR}.kl_loss_coef": 0.01, f"{ACTOR}.use_kl_loss": True,
+        "trainer.total_epochs": 50, "trainer.save_freq": 2, "trainer.test_freq": 1,
+        "trainer.n_gpus_per_node": 8, "actor_rollout_ref.model.path": "Qwen/Qwen3-30B-A3B",
+    },
+    "finance": {
+        f"{ACTOR}.optim.lr": 1.4e-5, f"{ACTOR}.ppo_epochs": 4, "trainer.total_epochs": 3,
+        "trainer.n_gpus_per_node": 1, "lab.hw.memory_gib": 12, "lab.keep_best": True,
+        "actor_rollout_ref.model.enable_gradient_checkpointing": True,
+    },
+    "econ": {
+        "data.train_batch_size": 4, "data.max_prompt_length": 1536, "data.max_response_length": 128,
+        "actor_rollout_ref.model.lora_rank": 8, "actor_rollout_ref.model.lora_alpha": 16,
+        "actor_rollout_ref.model.target_modules": "all-linear", f"{ROLLOUT}.n": 2,
+        f"{ROLLOUT}.temperature": 0.7, f"{ACTOR}.entropy_coeff": 0.02, "trainer.n_gpus_per_node": 1,
+        "algorithm.use_kl_in_reward": True, "algorithm.kl_ctrl.kl_coef": 0.005,
+        "trainer.total_training_steps": 1000, "trainer.resume_mode": "auto",
+        "actor_rollout_ref.model.path": "Qwen/Qwen2.5-7B-Instruct",
+        "reward.custom_reward_function.reward_kwargs.mode": "strict",
+    },
+    "reward_sql_sft": {
+        "optim.lr": 1e-5, "data.max_length": 8192, "model.path": "Qwen/Qwen2.5-Coder-7B-Instruct",
+    },
+    "reward_sql_prm": {"optim.lr": 1e-6, "trainer.total_epochs": 1},
+    "reward_sql_grpo": {
+        f"{ROLLOUT}.n": 8, "data.train_batch_size": 48, "data.max_prompt_length": 8192,
+        "data.max_response_length": 512, f"{ACTOR}.optim.lr": 1e-6, f"{ACTOR}.use_kl_loss": True,
+        f"{ACTOR}.kl_loss_coef": 0.001, f"{ACTOR}.kl_loss_type": "low_var_kl",
+        "actor_rollout_ref.model.path": "Qwen/Qwen2.5-Coder-7B-Instruct",
+        "reward.custom_reward_function.path": "pkg://rewards.prm",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(ASKED))
+def test_the_settings_are_the_sources(composer, name):
+    config = composer(f"experiment={name}")
+    assert {key: OmegaConf.select(config, key) for key in ASKED[name]} == ASKED[name]
+
+
+@pytest.mark.parametrize("algo", ["grpo_process", "grpo_weighted", "grpo_token"])
+def test_reward_sql_takes_each_of_its_advantage_functions(composer, algo):
+    config = composer("experiment=reward_sql_grpo", f"algo={algo}")
+    assert config.algorithm.adv_estimator == algo
+    assert config.reward.custom_reward_function.path == "pkg://rewards.prm"
 
 
 @pytest.fixture(scope="module")
