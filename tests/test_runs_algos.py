@@ -17,15 +17,25 @@ FILES = {path.stem: path.read_text() for path in (names.CONF / "algo").glob("*.y
 
 
 def options(name: str) -> list[str]:
-    """Of a short run: RL without validation, and with a reward that grades the wrong answers, too."""
+    """Of a short run: RL without validation, and with a reward that differs between wrong answers, too.
+
+    A few answers of a model so small may all be wrong, and the partial credit of soft_f1 nothing: their
+    lengths differ. GDPO takes parts of reward=sql by name.
+    """
     text = FILES[name]
     if "/trainer:" in text:
         return []
-    graded = "/reward:" not in text
-    key = "reward.custom_reward_function.reward_kwargs.shaping"
-    return ["trainer.val_before_train=false", "trainer.test_freq=-1"] + (
-        [f"{key}=soft_f1"] if graded else []
-    )
+    key = "reward.custom_reward_function.reward_kwargs"
+    graded = [
+        "reward=composite",
+        f"{key}.parts={{sql: 1, length: 0.2}}",
+        f"{key}.options={{sql: {{shaping: soft_f1}}, length: {{max_length: 100, cache: 100}}}}",
+    ]
+    if "/reward:" in text:
+        graded = []
+    elif name == "gdpo":
+        graded = [f"{key}.shaping=soft_f1"]
+    return ["trainer.val_before_train=false", "trainer.test_freq=-1", *graded]
 
 
 def check_learning(result, steps=(1, 2)) -> None:
