@@ -38,10 +38,17 @@ class Stage:
         common: overrides of all stages; a `reward=` is for those that score.
         own: overrides of this stage.
         rewards: reward models that the stages before it make.
+        first: the model that the first stage begins with; None for the first stage.
     """
 
     def __init__(
-        self, name: str, folder: Path, common: list[str], own: list[str], rewards: dict[str, Path]
+        self,
+        name: str,
+        folder: Path,
+        common: list[str],
+        own: list[str],
+        rewards: dict[str, Path],
+        first: str | None,
     ):
         group = next((g for g in ("algo", "experiment") if name in names.groups()[g]), None)
         if group is None:
@@ -51,7 +58,9 @@ class Stage:
         scores = "actor_rollout_ref" in names.composed([f"{group}={name}"])
         common = [override for override in common if scores or not override.startswith("reward")]
         self.overrides = names.check_argv([f"{group}={name}", *common, *own])
-        config = names.composed([*self.overrides, "lab.check_data=false"])
+        start = [f"lab.model.path={first}"] if first else []  # stands for what isn't there yet
+        config = names.composed([*self.overrides, *start, "lab.check_data=false"])
+        self.begins_with = config.lab.model.path
         self.makes = REWARD_MODELS.get(config.lab.entry)
         named = any(override.startswith("reward=") for override in self.overrides)
         if scores and rewards and not named:
@@ -88,7 +97,8 @@ def plan(given: list[str], folder: Path) -> list[Stage]:
     for number, name in enumerate(chosen, 1):
         place = folder / f"{number}_{name}"
         try:
-            stage = Stage(name, place, common, own[name], rewards)
+            first = stages[0].begins_with if stages else None
+            stage = Stage(name, place, common, own[name], rewards, first)
         except (Mistake, HydraException, OmegaConfBaseException) as error:
             told = error if isinstance(error, Mistake) else names.explain(error)
             raise Mistake(f"stage {name}: {told}") from None
