@@ -66,7 +66,7 @@ def test_two_steps(run, warm, name):
     if name == "ppo":
         assert result.at(1, "critic/grad_norm") > 0
     if name == "remax":  # greedy answers were scored
-        assert result.at(1, "reward/greedy") > 0
+        assert result.at(1, "reward/greedy") != 0
     if name == "dapo":
         check_dapo(result)
 
