@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 from hydra import compose, initialize_config_dir
@@ -26,6 +27,13 @@ LEFT = re.compile(
     r"ray::|raylet|gcs_server|EngineCore|main_ppo|sft_trainer|algos\.\w+ --config|prefork\.py serve"
     r"|_limits_worker|_sql_worker"
 )
+
+
+# a slow machine is no failure
+hypothesis.settings.register_profile(
+    "slow", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("slow")
 
 
 def pytest_addoption(parser):
