@@ -7,12 +7,12 @@ import argparse
 import json
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from data_prep import UserError, _rows
-from data_prep._read import Broken
 from data_prep._split import Split
 
 
@@ -108,24 +108,12 @@ class Mapper:
     def add_all(self, rows: _rows.Rows, source: Iterable, name: str, given: str = "") -> None:
         """Add what `source` yields; `given` is its split, if it is of one."""
         for number, row in rows.reading(source, name):
-            self.add(rows, number, row, given)
+            rows.keep(number, row, partial(self.placed, given))
 
-    def add(self, rows: _rows.Rows, number: int, row: dict | Broken, given: str) -> None:
-        """Add a row, or reject it with the reason."""
-        if isinstance(row, Broken):
-            rows.reject(number, row.text, row.why)
-            return
-        try:
-            rl, sft = self.mapped(number, row)
-        except (ValueError, OSError) as error:  # not only Bad: --db may hold no name for a file
-            rows.reject(number, row, str(error))
-            return
-        split = self.split.of(rl["prompt"], given)
-        if split == "in_val":
-            rows.leave_out(split)
-            return
-        rl["extra_info"]["split"] = split
-        rows.add(number, row, rl, sft)
+    def placed(self, given: str, number: int, row: dict) -> tuple[dict, dict | None, str]:
+        """The row's forms, and its split. Raises Bad, ValueError, OSError (--db may hold no file's name)."""
+        rl, sft = self.mapped(number, row)
+        return rl, sft, self.split.of(rl["prompt"], given)
 
     def mapped(self, number: int, row: dict) -> tuple[dict, dict | None]:
         """(RL row without its split, SFT row or None). Raises Bad, ValueError and OSError."""

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from data_prep import UserError, _folder, _schema
 from data_prep._lengths import Lengths, load_tokenizer
+from data_prep._read import Broken
 
 PREFIXES = {"rl": "", "sft": "sft_", "preference": "pref_", "process": "prm_"}  # of files
 GROUP_ROWS, GROUP_CHARACTERS = 4096, 1 << 24  # a row group is full at one of them
@@ -132,6 +133,26 @@ class Rows:
             raise ValueError(f"{'; '.join(problems)} in {row}")
         self.counts[count] += reads
         self._file(f"{PREFIXES[kind]}{split}", kind).write(row)
+
+    def keep(self, number: int, row: object, placed: Callable) -> None:
+        """Add what `placed(number, row)` makes of a row that was read, or say why not.
+
+        placed: gives the RL row without its split, the SFT row or None, and the split, or the count
+            under which a row that isn't wanted is left out. Raises ValueError or OSError for a bad row.
+        """
+        if isinstance(row, Broken):
+            self.reject(number, row.text, row.why)
+            return
+        try:
+            rl, sft, split = placed(number, row)
+        except (ValueError, OSError) as error:
+            self.reject(number, row, str(error))
+            return
+        if split not in ("train", "val"):
+            self.leave_out(split)
+            return
+        rl["extra_info"]["split"] = split
+        self.add(number, row, rl, sft)
 
     def add_sft(self, split: str, row: Mapping) -> None:
         """Keep an SFT row that has no RL row beside it."""

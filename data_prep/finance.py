@@ -10,12 +10,13 @@ the split. The demo's companies and figures are invented; its rows are kept in d
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from data_prep import UserError, _finance_demo, _rows
-from data_prep._read import Broken, read
+from data_prep._read import read
 from data_prep._split import Split
 
 SYSTEM = "You are a careful investment analyst."
@@ -81,21 +82,9 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"no file {file}")
     split = Split(args.val_share)
 
-    def keep(rows: _rows.Rows, given: str, number: int, row: dict | Broken) -> None:
-        if isinstance(row, Broken):
-            rows.reject(number, row.text, row.why)
-            return
-        try:
-            rl, sft = forms_of(row, number, args.system)
-        except ValueError as error:
-            rows.reject(number, row, str(error))
-            return
-        side = split.of(rl["prompt"], given)
-        if side == "in_val":
-            rows.leave_out(side)
-            return
-        rl["extra_info"]["split"] = side
-        rows.add(number, row, rl, sft)
+    def placed(given: str, number: int, row: dict) -> tuple[dict, dict | None, str]:
+        rl, sft = forms_of(row, number, args.system)
+        return rl, sft, split.of(rl["prompt"], given)
 
     def fill(rows: _rows.Rows) -> None:
         sources = [(given, file.name, read(file)) for given, file in files]
@@ -103,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
             _finance_demo.rows(args.seed), args, rows.folder
         ):
             for number, row in rows.reading(source, name):
-                keep(rows, given, number, row)
+                rows.keep(number, row, partial(placed, given))
 
     extra = dict.fromkeys(("query", "context"), pa.string())
     inputs = [file for _, file in files] or [_finance_demo.WORDS]

@@ -14,12 +14,13 @@ import ast
 import json
 import textwrap
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from data_prep import UserError, _rows, _trading_demo
-from data_prep._read import Broken, read
+from data_prep._read import read
 from data_prep._split import digest
 
 PROMPT = (
@@ -186,21 +187,9 @@ def run(args: argparse.Namespace) -> None:
     sides = Sides(args.val_share)
     files = [args.source] if args.source else []
 
-    def keep(rows: _rows.Rows, given: str, number: int, row: dict | Broken) -> None:
-        if isinstance(row, Broken):
-            rows.reject(number, row.text, row.why)
-            return
-        try:
-            rl, sft, keys = forms_of(row, number)
-        except ValueError as error:
-            rows.reject(number, row, str(error))
-            return
-        side = sides.of(keys, number_of(sft), given)
-        if side in ("in_both", "repeated"):
-            rows.leave_out(side)
-            return
-        rl["extra_info"]["split"] = side
-        rows.add(number, row, rl, sft)
+    def placed(given: str, number: int, row: dict) -> tuple[dict, dict | None, str]:
+        rl, sft, keys = forms_of(row, number)
+        return rl, sft, sides.of(keys, number_of(sft), given)
 
     def fill(rows: _rows.Rows) -> None:
         sources = [("", file.name, read(file)) for file in files]
@@ -208,6 +197,6 @@ def run(args: argparse.Namespace) -> None:
             _trading_demo.rows(args.seed), args, rows.folder
         ):
             for number, row in rows.reading(source, name):
-                keep(rows, given, number, row)
+                rows.keep(number, row, partial(placed, given))
 
     _rows.make("trading", args, fill, EXTRA, files)

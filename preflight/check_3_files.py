@@ -1,6 +1,7 @@
 """Files that the run reads, and the room it needs."""
 
 import ast
+import importlib
 import importlib.util
 import os
 import shutil
@@ -60,6 +61,17 @@ def check_model(config: DictConfig) -> str | None:
         else ""
     )
     return f"no model at {folder}.{near}"
+
+
+def own_reward(config: DictConfig):
+    """(module, options) of a reward of this project that can be loaded; None for any other."""
+    function = OmegaConf.select(config, "reward.custom_reward_function")
+    if config.lab.spmd or function is None or not function.path:
+        return None
+    if not function.path.startswith("pkg://rewards.") or check_reward_function(config):
+        return None
+    options = OmegaConf.to_container(function, resolve=True).get("reward_kwargs") or {}
+    return importlib.import_module(function.path.removeprefix("pkg://")), options
 
 
 def check_reward_function(config: DictConfig) -> str | None:

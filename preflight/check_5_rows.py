@@ -1,12 +1,11 @@
 """The data itself, where the reward can check it: golds that don't run, databases that are missing."""
 
-import importlib
 import json
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from preflight.check_3_files import as_list, check_reward_function
+from preflight.check_3_files import as_list, own_reward
 
 BATCH = 1000
 
@@ -21,19 +20,15 @@ def rows_of(file: str):
 
 def check_rows(config: DictConfig) -> str | None:
     """Let a reward of ours look at every row, once for each state of the file."""
-    function = OmegaConf.select(config, "reward.custom_reward_function")
-    if config.lab.spmd or not config.lab.check_data or function is None or not function.path:
+    found = own_reward(config) if config.lab.check_data else None
+    if found is None or not hasattr(found[0], "check_rows"):
         return None
-    if not function.path.startswith("pkg://rewards.") or check_reward_function(config):
-        return None
-    reward = importlib.import_module(function.path.removeprefix("pkg://"))
-    if not hasattr(reward, "check_rows"):
-        return None
-    options = OmegaConf.to_container(function, resolve=True).get("reward_kwargs") or {}
+    reward, options = found
+    path = f"pkg://{reward.__name__}"
     for file in [*as_list(config.data.train_files), *as_list(config.data.val_files)]:
         if not Path(file).is_file():
             continue  # another check says so
-        state = [Path(file).stat().st_size, Path(file).stat().st_mtime_ns, function.path, options]
+        state = [Path(file).stat().st_size, Path(file).stat().st_mtime_ns, path, options]
         seen = Path(file).with_suffix(".checked.json")
         if seen.is_file() and json.loads(seen.read_text()) == state:
             continue

@@ -5,7 +5,6 @@ other end (`_limits_worker`) looks at the clock, so a busy loop makes no call la
 """
 
 import asyncio
-import atexit
 import contextlib
 import itertools
 import json
@@ -14,9 +13,9 @@ import pickle
 import socket
 import subprocess
 import sys
-import threading
 
 from rewards._limits_worker import HEADER, RECEIVE, frame_of, frames
+from rewards._loops import Pools
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 STARTS_ALLOWED = 2  # for one call; a first end may be somebody else's doing (an OOM killer)
@@ -55,7 +54,8 @@ class Call:
 class Pool:
     """One process that forks at most `processes` runners, started when there is work for it."""
 
-    def __init__(self, processes: int, memory_mib: int | None):
+    def __init__(self, loop: asyncio.AbstractEventLoop, processes: int, memory_mib: int | None):
+        self.loop = loop
         self.processes, self.memory_mib = processes, memory_mib
         self.numbers = itertools.count(1)
         self.calls: dict[int, Call] = {}
@@ -167,37 +167,9 @@ class Pool:
             return process.wait()
 
 
-_pools: dict[tuple, Pool] = {}
-_lock = threading.Lock()
+pools = Pools(Pool)
 
 
 def pool_of(processes: int, memory_mib: int | None) -> Pool:
-    """The running loop's pool; that of a closed loop where there is one."""
-    loop = asyncio.get_running_loop()
-    key = (loop, processes, memory_mib)
-    pool = _pools.get(key)
-    if pool is None:
-        with _lock:
-            free = (old for old in _pools if old[0].is_closed() and old[1:] == key[1:])
-            old = next(free, None)
-            pool = _pools.pop(old) if old else Pool(processes, memory_mib)
-            pool.attach(loop)
-            _pools[key] = pool
-    return pool
-
-
-def close_all() -> None:
-    """End every process of this one."""
-    while _pools:
-        _pools.popitem()[1].close()
-
-
-def _forget() -> None:
-    """A forked child holds copies of the sockets, and must not use them."""
-    global _lock
-    _lock = threading.Lock()
-    _pools.clear()
-
-
-atexit.register(close_all)
-os.register_at_fork(after_in_child=_forget)
+    """The running loop's pool."""
+    return pools.get(processes, memory_mib)

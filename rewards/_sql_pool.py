@@ -9,12 +9,10 @@ A killed query is the only one that suffers: the rest of its batch is queued aga
 """
 
 import asyncio
-import atexit
-import os
 import signal
-import threading
 from collections import OrderedDict, deque
 
+from rewards._loops import Pools
 from rewards._sql_process import Job, Worker, why_no_start
 
 BATCH_JOBS = 16
@@ -66,6 +64,11 @@ class Pool:
                 worker.close()
             else:
                 loop.add_reader(worker.stdout, self._read, worker)
+
+    def close(self) -> None:
+        """End every worker."""
+        for worker in self.workers:
+            worker.close()
 
     async def run(self, key: tuple, message: tuple, limit_s: float) -> tuple[tuple | str, bool]:
         """The worker's answer to the message, and whether this key was asked before.
@@ -205,41 +208,9 @@ class Pool:
             self.loop.call_later(WATCH_S, self._watch)
 
 
-_pools: dict[tuple, Pool] = {}
-_lock = threading.Lock()
+pools = Pools(Pool)
 
 
 def pool_of(workers: int, memory_bytes: int, driver: str = "") -> Pool:
-    """The running loop's pool; that of a closed loop, with all it knows, where there is one."""
-    loop = asyncio.get_running_loop()
-    key = (loop, workers, memory_bytes, driver)
-    pool = _pools.get(key)
-    if pool is None:
-        with _lock:
-            for old in list(_pools):
-                if old[0].is_closed() and old[1:] == key[1:]:
-                    pool = _pools.pop(old)
-                    pool.attach(loop)
-                    break
-            else:
-                pool = Pool(*key)
-            _pools[key] = pool
-    return pool
-
-
-def close_all() -> None:
-    """End every worker of this process."""
-    while _pools:
-        for worker in _pools.popitem()[1].workers:
-            worker.close()
-
-
-def _forget() -> None:
-    """A forked child holds copies of the pipes, and must not use them."""
-    global _lock
-    _lock = threading.Lock()
-    _pools.clear()
-
-
-atexit.register(close_all)
-os.register_at_fork(after_in_child=_forget)
+    """The running loop's pool."""
+    return pools.get(workers, memory_bytes, driver)

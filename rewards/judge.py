@@ -23,12 +23,13 @@ answers that are too long for it (the server's error); images; comparing two ans
 """
 
 import math
+import os
 import time
 
 from rewards._judge_client import Reply, judge_of
 from rewards._judge_settings import settings_of
 from rewards._judge_text import fields_of
-from rewards._options import refuse_unknown
+from rewards._options import options_of, refuse_unknown
 
 LIMITS_ITSELF = True
 SAMPLING = {"temperature": 0, "max_tokens": 1024}
@@ -86,6 +87,16 @@ async def compute_score(
         "seconds": time.monotonic() - start,
         "spent": await judge.spent(),
     }
+
+
+def check_options(**options) -> None:
+    """ValueError for what would end a run, before it starts: a bad option, no key. Nobody is asked."""
+    for name in ("folder", "template_file"):
+        if options.get(name) and not os.path.isabs(options[name]):
+            full = os.path.abspath(options[name])
+            raise ValueError(f"{name} is read in other working folders, name it in full: {full}")
+    refuse_unknown(options, compute_score)
+    settings_of(**options_of(compute_score) | options).key()
 
 
 def bars(**options) -> dict:

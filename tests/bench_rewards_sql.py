@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from rewards._sql_pool import close_all  # noqa: E402
+from rewards._sql_pool import pools  # noqa: E402
 from rewards.sql import compute_score  # noqa: E402
 
 REAL = ROOT.parent / "shared" / "data" / "sql"
@@ -125,7 +125,7 @@ def main() -> None:
                 rate = run(reward_rate(cases, 2 * number + workers, workers))
                 rates[f"{workers} worker{'s' * (workers > 1)}"].append(rate)
             gc.collect()
-        close_all()
+        pools.close()
     print(f"{len(cases)} queries on {DATABASES} {'real' if real else 'made'} databases, ", end="")
     print(f"median of {options.rounds} rounds")
     print(f"{'':14}{'queries/s':>10}{'us/query':>10}{'of bare':>9}{'lowest':>8}{'highest':>9}")

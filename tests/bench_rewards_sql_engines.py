@@ -18,7 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from sql_servers import SHOP, MariaDB, Postgres, find  # noqa: E402
 
-from rewards._sql_pool import close_all  # noqa: E402
+from rewards._sql_pool import pools  # noqa: E402
 from rewards.sql import compute_score  # noqa: E402
 
 QUERIES, ROUNDS = 400, 5
@@ -62,7 +62,7 @@ def measure(name: str, url: str, connect) -> None:
         for workers in (1, 2):
             rate = run(reward_rate(url, 3 * number + workers, workers))
             rates[f"{workers} worker{'s' * (workers > 1)}"].append(rate)
-    close_all()
+    pools.close()
     for what, measured in rates.items():
         ratios = [a / b for a, b in zip(measured, rates["bare driver"], strict=True)]
         rate = statistics.median(measured)

@@ -161,8 +161,7 @@ OTHERWISE = {
     "check_dpo", "check_rm", "check_unread_data_keys", "check_kind_of_rows", "check_items_fit", "check_start",
     # test_preflight_preference.py
     "check_self_play",  # test_algos_self_play.py
-    "check_judge",  # test_preflight_judge.py
-    "check_reward_options",  # test_preflight_reward_options.py
+    "check_reward_options",  # test_preflight_reward_options.py, test_preflight_judge.py
 }  # fmt: skip
 CASES = [(name, *case) for name, cases in MISTAKES.items() for case in cases]
 

@@ -9,7 +9,7 @@ from conftest import ROOT
 from judge_server import KEY
 from omegaconf import OmegaConf
 
-from preflight.check_6_judge import check_judge
+from preflight.check_6_reward_options import check_reward_options
 
 OPTIONS = "reward.custom_reward_function.reward_kwargs"
 GIVEN = {"reward": "judge", f"{OPTIONS}.model": "m", f"{OPTIONS}.base_url": "http://127.0.0.1:1/v1"}
@@ -30,13 +30,13 @@ def said(config, monkeypatch):
         other = copy.deepcopy(config)
         for name, value in options.items():
             OmegaConf.update(other, f"{OPTIONS}.{name}", value, force_add=True)
-        return check_judge(other)
+        return check_reward_options(other)
 
     return check
 
 
 def test_a_good_one(said, composer, monkeypatch):
-    assert check_judge(composer("reward=sql")) is None
+    assert check_reward_options(composer("reward=sql")) is None
     assert said() is None
     monkeypatch.setenv("OPENAI_BASE_URL", "https://host/v1")
     assert said(base_url=None) is None

@@ -129,7 +129,7 @@ def test_many_event_loops_share_the_workers(db):
     workers = set()
     for i in range(5):
         assert asyncio.run(ask(f"SELECT {i}", f"SELECT {i}", db, workers=1))["outcome"] == "match"
-        workers |= {w.process.pid for key, pool in _sql_pool._pools.items() if key[1] == 1
+        workers |= {w.process.pid for key, pool in _sql_pool.pools.by_key.items() if key[1] == 1
                     for w in pool.workers}  # fmt: skip
     assert len(workers) == 1
 

@@ -64,17 +64,17 @@ def by_kind(measured: dict) -> dict[str, list[dict]]:
     return measured["results"] | {"sampled": [r for group in measured["sampled"] for r in group]}
 
 
-def numbers(results: list[dict]) -> list[float]:
+def scores(results: list[dict]) -> list[float]:
     """The scores that are numbers."""
     return [result["score"] for result in results if result["score"] == result["score"]]
 
 
-def tables(measured: dict, bars: list, spreads: dict, median_s: float) -> list[Table]:
+def tables(measured: dict, bars: list, spreads: dict) -> list[Table]:
     """Bars, scores by kind of answer, signal of each part, speed."""
     kinds = []
     for name, results in by_kind(measured).items():
-        if scores := numbers(results):
-            figures = (fmean(scores), pstdev(scores), min(scores), max(scores))
+        if found := scores(results):
+            figures = (fmean(found), pstdev(found), min(found), max(found))
             kinds.append(
                 [name.replace("_", " "), str(len(results)), *(f"{f:.3f}" for f in figures)]
             )
@@ -95,9 +95,7 @@ def tables(measured: dict, bars: list, spreads: dict, median_s: float) -> list[T
                 for name, (std, share) in spreads.items()]  # fmt: skip
         head = ["part", "std in a group", "groups with any", ""]
         made.append(Table("Signal: what differs between answers to the same prompt", head, rows))
-    seconds = measured["seconds"]
-    p99 = seconds[int(0.99 * len(seconds))]
-    speed = [[f"{median_s:.5f}", f"{p99:.5f}", f"{measured['rate']:.0f}"]]
+    speed = [[f"{measured['median']:.5f}", f"{measured['p99']:.5f}", f"{measured['rate']:.0f}"]]
     made.append(Table("Speed", ["median s", "p99 s", "rows/s, all at once"], speed))
     return made
 
@@ -109,7 +107,7 @@ def plots(measured: dict, spreads: dict) -> str:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    kinds = {name: numbers(some) for name, some in by_kind(measured).items() if numbers(some)}
+    kinds = {name: scores(some) for name, some in by_kind(measured).items() if scores(some)}
     panels = 2 if spreads else 1
     figure, axes = plt.subplots(
         1,
@@ -118,13 +116,13 @@ def plots(measured: dict, spreads: dict) -> str:
         layout="constrained",
         squeeze=False,
     )
-    for at, (name, scores) in enumerate(reversed(kinds.items())):
+    for at, (name, found) in enumerate(reversed(kinds.items())):
         color = "#b3261e" if name in ATTACKS else "#1b7f3b" if name == "gold" else "#456"
         heights = [
-            at + 0.3 * ((i * 0.618) % 1 - 0.5) for i in range(len(scores))
+            at + 0.3 * ((i * 0.618) % 1 - 0.5) for i in range(len(found))
         ]  # apart, to be seen
-        axes[0, 0].plot(scores, heights, ".", color=color, alpha=0.35, markersize=5)
-        axes[0, 0].plot([fmean(scores)] * 2, [at - 0.35, at + 0.35], color=color, linewidth=2)
+        axes[0, 0].plot(found, heights, ".", color=color, alpha=0.35, markersize=5)
+        axes[0, 0].plot([fmean(found)] * 2, [at - 0.35, at + 0.35], color=color, linewidth=2)
     axes[0, 0].set_yticks(range(len(kinds)), [name.replace("_", " ") for name in reversed(kinds)])
     axes[0, 0].set_title("scores; | is the mean", fontsize=10)
     if spreads:

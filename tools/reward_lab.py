@@ -41,6 +41,7 @@ from rewards._limits_worker import module_at
 from rewards._rows import gold_of, info_of, read_rows
 from tools import _lab_answers, _lab_page
 from tools._lab_attacks import ATTACKS, FREE, words_of
+from tools._lab_page import scores
 
 TIMED = 100  # calls one after another
 
@@ -131,12 +132,9 @@ async def measure(subject: Subject, kinds: dict, groups: list) -> dict:
     }
     rate = sum(map(len, results.values())) / (time.perf_counter() - begin)
     sampled = [await asyncio.gather(*(subject.score(*pair) for pair in group)) for group in groups]
-    return {"results": results, "sampled": sampled, "seconds": sorted(seconds), "rate": rate}
-
-
-def scores(results: list[dict]) -> list[float]:
-    """The scores that are numbers."""
-    return [result["score"] for result in results if result["score"] == result["score"]]
+    p99 = sorted(seconds)[int(0.99 * len(seconds))]
+    times = {"median": median(seconds), "p99": p99, "rate": rate}
+    return {"results": results, "sampled": sampled, **times}
 
 
 def spreads(sampled: list[list[dict]]) -> dict[str, tuple[float, float]]:
@@ -155,8 +153,10 @@ def spreads(sampled: list[list[dict]]) -> dict[str, tuple[float, float]]:
     return found
 
 
-def judge(subject: Subject, measured: dict, min_signal: float, max_seconds: float) -> list[Bar]:
-    """Every bar that can be told."""
+def judge(
+    subject: Subject, measured: dict, parts: dict, min_signal: float, max_seconds: float
+) -> list[Bar]:
+    """Every bar that can be told; `parts`: what `spreads` says."""
     results, promised = measured["results"], subject.bars
     low, high = promised["range"]
     everything = [r for some in [*results.values(), *measured["sampled"]] for r in some]
@@ -194,7 +194,7 @@ def judge(subject: Subject, measured: dict, min_signal: float, max_seconds: floa
                 )
             )
     if measured["sampled"]:
-        share = spreads(measured["sampled"]).get("score", (0.0, 0.0))[1]
+        share = parts.get("score", (0.0, 0.0))[1]
         bars.append(
             Bar(
                 "signal",
@@ -202,7 +202,7 @@ def judge(subject: Subject, measured: dict, min_signal: float, max_seconds: floa
                 f"scores differ in {share:.0%} of {len(measured['sampled'])} groups",
             )
         )
-    p99 = measured["seconds"][int(0.99 * len(measured["seconds"]))]
+    p99 = measured["p99"]
     bars.append(Bar("time", p99 <= max_seconds, f"p99 {p99:.4f} s, at most {max_seconds:g} s"))
     return bars
 
@@ -254,9 +254,9 @@ def run(args: argparse.Namespace) -> int:
                                          template, args.seed)  # fmt: skip
     kinds = answers_of(subject, rows, rng)
     measured = asyncio.run(measure(subject, kinds, groups))
-    bars = judge(subject, measured, args.min_signal, args.max_seconds)
     parts = spreads(measured["sampled"])
-    tables = _lab_page.tables(measured, bars, parts, median(measured["seconds"]))
+    bars = judge(subject, measured, parts, args.min_signal, args.max_seconds)
+    tables = _lab_page.tables(measured, bars, parts)
     reward = subject.path.rpartition(".")[2] if "://" in subject.path else Path(subject.path).stem
     title = f"{reward} on {config.lab.dataset.dir}"
     console = Console(highlight=False)
