@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do $$p -c '
 READY  := $(VENV)/.ready-$(HW)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo train pipeline reward-lab sweep test test-all bench lint lock clean
+.PHONY: help setup data demo train check pipeline reward-lab plan sweep test test-all bench lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,11 +63,17 @@ demo: $(READY) data/tiny_model/config.json data/sql_demo/train.parquet ## the ma
 train: $(READY) ## one run: make train ARGS="algo=grpo hw=cpu reward=sql"
 	$(BIN)/python launch.py $(ARGS)
 
+check: $(READY) ## all that can be known before a run, without starting it: make check ARGS="algo=grpo hw=cpu"
+	$(BIN)/python -m tools.check $(ARGS)
+
 pipeline: $(READY) ## stages, each from the model before: make pipeline STAGES="sft rm ppo" ARGS="lab.lora_rank=16 logger=wandb"
 	$(BIN)/python -m tools.pipeline $(STAGES) $(ARGS)
 
 reward-lab: $(READY) ## try a reward on a dataset, before any training: make reward-lab R=sql D=sql_demo
 	$(BIN)/python -m tools.reward_lab reward=$(R) dataset=$(D) $(ARGS)
+
+plan: $(READY) ## does it fit, and how long will it take: make plan ARGS="algo=grpo model=qwen2_5_1_5b hw=rtx4070"
+	$(BIN)/python -m tools.plan $(ARGS)
 
 sweep: $(READY) ## several runs: make sweep ARGS="algo=grpo,rloo hw=cpu"
 	$(BIN)/python launch.py -m $(ARGS)

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from plugins import results
 from preflight import Mistake, check, names, resolvers
+from preflight.forecast import forecast
 
 ROOT = Path(__file__).resolve().parent
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `start`, which tells them in a line or two
@@ -54,6 +55,7 @@ def job(config: DictConfig) -> None:
     """Check and run one composed config."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     try:
+        expected = forecast(config)
         check(config)
     except Mistake as mistake:
         print(f"error: {mistake}", file=sys.stderr)
@@ -67,11 +69,12 @@ def job(config: DictConfig) -> None:
         OmegaConf.set_struct(config, False)
         config.pop(root, None)
     OmegaConf.save(config, run_dir / "resolved.yaml")
+    (run_dir / "plan.txt").write_text(expected.text() + "\n")
     total = results.total_steps(config)
     print(f"{config.lab.name} → {os.path.relpath(run_dir)}", flush=True)
     env = os.environ | {k: str(v) for k, v in config.lab.env.items()}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
-    attempt = results.Attempt(run_dir, sys.argv, config)
+    attempt = results.Attempt(run_dir, sys.argv, config, expected.figures())
     code = 130  # if Ctrl-C comes
     try:
         code = supervisor.run(

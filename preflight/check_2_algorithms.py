@@ -32,6 +32,27 @@ def check_greedy_baseline(config: DictConfig) -> str | None:
     return None
 
 
+def check_squares(config: DictConfig) -> str | None:
+    """The sum of squared probabilities needs all logits, which fused kernels never hold."""
+    policy = OmegaConf.select(config, "actor_rollout_ref")
+    if policy and policy.actor.calculate_sum_pi_squared and policy.model.use_fused_kernels:
+        return f"{SQUARES}=true can't be had with actor_rollout_ref.model.use_fused_kernels=true: set one to false."
+    return None
+
+
+def check_overlong(config: DictConfig) -> str | None:
+    """The penalty for long answers acts within the longest answer (plugins/reward_manager.py)."""
+    options = OmegaConf.select(config, "reward.reward_kwargs")
+    buffer = options and options.get("overlong_buffer_cfg")
+    if not buffer or not buffer.enable:
+        return None
+    most = options.get("max_resp_len") or 0
+    if not 0 < buffer.len <= most:
+        return (f"reward.reward_kwargs.overlong_buffer_cfg.len={buffer.len} must be from 1 to"
+                f" reward.reward_kwargs.max_resp_len={most}.")  # fmt: skip
+    return None
+
+
 def check_manager(config: DictConfig) -> str | None:
     """What only some reward managers do: the penalty for long answers, and groups judged by either of two."""
     buffer = OmegaConf.select(config, "reward.reward_kwargs.overlong_buffer_cfg")

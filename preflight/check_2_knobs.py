@@ -11,6 +11,27 @@ VERLS_DEFAULT = {KL_LOSS: 0.001, KL_REWARD: 0.001}
 GROUPED = {"grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "grpo_passk", "gdpo",
            "reinforce_plus_plus_baseline", "optimal_token_baseline", "gpg",
            "grpo_weighted", "grpo_process", "grpo_token"}  # fmt: skip
+ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+UNREAD = {  # key → what is read instead, if there is anything
+    "trainer.balance_batch": "it balances always", "trainer.esi_redundant_time": "",
+    "trainer.ray_wait_register_center_timeout": "", "actor_rollout_ref.nccl_timeout": "",
+    f"{ACTOR}.grad_clip": f"set {ACTOR}.optim.clip_grad", "critic.grad_clip": "set critic.optim.clip_grad",
+    f"{ACTOR}.use_torch_compile": "set lab.hw.compile", "actor_rollout_ref.ref.use_torch_compile": "set lab.hw.compile",
+    f"{ACTOR}.use_prefix_grouper": "", f"{ACTOR}.freeze_vision_tower": "", "actor_rollout_ref.model.tiled_mlp": "",
+    "critic.ulysses_sequence_parallel_size": "set critic.fsdp.ulysses_sequence_parallel_size",
+    "critic.forward_max_token_len_per_gpu": "", "critic.forward_micro_batch_size": "",
+    "critic.forward_micro_batch_size_per_gpu": "",
+    f"{ROLLOUT}.do_sample": f"set {ROLLOUT}.temperature",
+    f"{ROLLOUT}.val_kwargs.do_sample": f"set {ROLLOUT}.val_kwargs.temperature (0: the greedy answer)",
+    f"{ROLLOUT}.multi_stage_wake_up": "vLLM has no such thing", f"{ROLLOUT}.over_sample_rate": "vLLM has no such thing",
+    f"{ROLLOUT}.multi_turn.num_repeat_rollouts": "", "algorithm.use_pf_ppo": "", "algorithm.pf_ppo": "",
+    "data.truncation": "prompts that are too long are left out (data.filter_overlong_prompts)",
+    "data.return_raw_chat": "", "data.return_raw_input_ids": "", "data.return_full_prompt": "",
+    "data.reward_fn_key": "",
+}  # fmt: skip
+UNREAD_BY_SFT = {
+    "trainer.balance_batch": "", "data.balance_dp_token": "", "data.use_shm": "", "model.tiled_mlp": "",
+}  # fmt: skip
 
 
 def given(key: str) -> bool:
@@ -44,8 +65,10 @@ def check_group(config: DictConfig) -> str | None:
     name, rollout = config.algorithm.adv_estimator, config.actor_rollout_ref.rollout
     if name in GROUPED and rollout.n < 2:
         return f"{name} compares the answers to a prompt, and rollout.n={rollout.n}: set actor_rollout_ref.rollout.n=8."
-    if rollout.n > 1 and rollout.temperature == 0:
-        return "rollout.temperature=0 makes all answers of a group equal: nothing could be learned."
+    if rollout.temperature == 0 and not config.trainer.val_only:
+        return (
+            "rollout.temperature=0 makes all answers to a prompt equal: nothing could be learned."
+        )
     if rollout.val_kwargs.n > 1 and rollout.val_kwargs.temperature == 0:
         return "rollout.val_kwargs.n > 1 with temperature 0 samples the same answer again: set val_kwargs.temperature."
     return None
@@ -63,9 +86,20 @@ def check_clip(config: DictConfig) -> str | None:
 
 
 def check_critic(config: DictConfig) -> str | None:
-    """Settings of a critic that this algorithm doesn't have."""
-    if not config.lab.spmd and given("critic") and config.algorithm.adv_estimator != "gae":
-        return f"critic.*: {config.algorithm.adv_estimator} has no critic (algorithm.adv_estimator=gae has)."
+    """Settings of a critic that this algorithm doesn't have, and one that is missing."""
+    if config.lab.spmd:
+        return None
+    name, enabled = config.algorithm.adv_estimator, config.critic.enable
+    if name == "gae":
+        return (
+            None
+            if enabled in (None, True)
+            else "critic.enable=false: gae needs the critic's values; leave it out."
+        )
+    if given("critic") or enabled:
+        return f"critic.*: {name} has no critic (algorithm.adv_estimator=gae has)."
+    if config.trainer.critic_warmup > 0:
+        return f"trainer.critic_warmup={config.trainer.critic_warmup} only delays the actor: {name} has no critic."
     return None
 
 
@@ -73,6 +107,22 @@ def check_lora(config: DictConfig) -> str | None:
     """An alpha without a rank."""
     if given("lab.lora_alpha") and not config.lab.lora_rank:
         return "lab.lora_alpha does nothing with lab.lora_rank=0."
+    return None
+
+
+def check_unread(config: DictConfig) -> str | None:
+    """Keys that verl 0.9.1 has and never looks at, under the engines of this project."""
+    for key, instead in (UNREAD_BY_SFT if config.lab.spmd else UNREAD).items():
+        if given(key):
+            return f"{key} does nothing: verl 0.9.1 never reads it{instead and f'; {instead}'}."
+    return None
+
+
+def check_padding(config: DictConfig) -> str | None:
+    """Packed batches of few lengths, where nothing is packed."""
+    for key in ["engine"] if config.lab.spmd else [f"{ACTOR}.fsdp_config", "critic.fsdp"]:
+        if OmegaConf.select(config, f"{key}.pad_to_length") and not config.lab.hw.remove_padding:
+            return f"{key}.pad_to_length does nothing: it pads packed sequences (lab.hw.remove_padding=true)."
     return None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from preflight.models import facts_of, trained
 from preflight.names import ROOT, nearest
 from preflight.resolvers import HUB_ID
 
@@ -61,6 +62,15 @@ def check_model(config: DictConfig) -> str | None:
         else ""
     )
     return f"no model at {folder}.{near}"
+
+
+def check_architecture(config: DictConfig) -> str | None:
+    """What kind of model it is, by its config.json; verl takes one answer."""
+    found = facts_of(trained(config))
+    named = [] if found is None else found.get("architectures") or []
+    if found is not None and len(named) != 1:
+        return f"config.json of {trained(config)} names {named} as architectures, and verl wants one: put it there."
+    return None
 
 
 def own_reward(config: DictConfig):

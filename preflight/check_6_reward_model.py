@@ -1,6 +1,5 @@
 """The reward model that a run is scored with."""
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,8 +8,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from plugins import algos
 from preflight.check_3_files import choice
+from preflight.models import facts_of
 from preflight.resolvers import HUB_ID
 
+STEPS = ("pkg://rewards.prm", "pkg://rewards.sql_process")  # rewards whose steps are their point
+TOKENWISE = ("gae", "reinforce_plus_plus")  # of verl's: they use steps with lab.step_rewards=true
 OURS = ("pkg://rewards.model", "pkg://rewards.prm")  # others (a generative model's) know themselves
 
 
@@ -31,13 +33,12 @@ def check_reward_model(config: DictConfig) -> str | None:
     how = f"train one (`python launch.py algo={trainer}`) and name its run: lab.reward_model.path=RUN."
     if not path:
         return f"reward={name} needs a reward model: {how}"
-    folder = Path(config.reward.reward_model.model_path)
-    file = folder / "config.json"
-    if not file.is_file():
-        if HUB_ID.fullmatch(path) and not folder.is_dir():
+    folder = config.reward.reward_model.model_path
+    model = facts_of(folder)
+    if model is None:
+        if HUB_ID.fullmatch(path) and not Path(folder).is_dir():
             return None  # left to the hub
         return f"no reward model at {folder}: {how}"
-    model = json.loads(file.read_text())
     if function in OURS:
         kinds = ("ForTokenClassification", "ForSequenceClassification")[: 1 if name == "prm" else 2]
         found = (model.get("architectures") or ["?"])[0]
@@ -54,16 +55,26 @@ def check_reward_model(config: DictConfig) -> str | None:
 
 def check_steps_are_used(config: DictConfig) -> str | None:
     """Step scores that no estimator sees."""
-    if scored_by(config) != "pkg://rewards.prm":
+    function = OmegaConf.select(config, "reward.custom_reward_function.path")
+    if config.lab.spmd or function not in STEPS:
         return None
-    if not config.lab.reward_model.gpus:
+    prm = scored_by(config) == function
+    if prm and not config.lab.reward_model.gpus:
         return "reward=prm scores steps while answers are sampled, so its model can't take turns: set gpus=1."
-    name, placed = config.algorithm.adv_estimator, config.lab.step_rewards
-    placed = algos.uses_steps(name) if placed == "auto" else placed
-    if not placed and not config.reward.custom_reward_function.reward_kwargs.aggregate:
-        return (f"{name} looks at scores of whole answers, not of steps. Choose another (algo=grpo_process), or put"
-                " the steps into the score: reward.custom_reward_function.reward_kwargs.aggregate=min.")  # fmt: skip
-    return None
+    name, wanted = config.algorithm.adv_estimator, config.lab.step_rewards
+    if algos.uses_steps(name):
+        lost = "lab.step_rewards=false takes away the steps that it learns from: leave it out."
+        return f"{name}: {lost}" if wanted is False else None
+    options = config.reward.custom_reward_function.reward_kwargs
+    if wanted is True or (options.aggregate if prm else name in TOKENWISE):
+        return None
+    if name in TOKENWISE:
+        return f"reward=prm: {name} gets its steps with lab.step_rewards=true alone."
+    cure = (
+        "put the steps into the score: reward.custom_reward_function.reward_kwargs.aggregate=min."
+    )
+    cure = cure if prm else "take reward=sql, whose score is the same."
+    return f"{name} looks at scores of whole answers, not of steps. Choose another (algo=grpo_process), or {cure}"
 
 
 def check_gpus_of_reward_model(config: DictConfig) -> str | None:

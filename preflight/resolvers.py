@@ -9,7 +9,10 @@ import re
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
+
+from preflight import machine
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TRACKER = "checkpoints/latest_checkpointed_iteration.txt"  # written when a checkpoint is complete
@@ -58,7 +61,8 @@ def model_path(path: str) -> str:
 
 
 def register() -> None:
-    """Register all of them with OmegaConf (again and again, if need be)."""
+    """Register all of them with OmegaConf, and hw=auto with Hydra (again and again, if need be)."""
+    Plugins.instance().register(machine.Source)
     for name, function in {
         "verl": verl_trainer_folder,
         "run_dir": run_dir,

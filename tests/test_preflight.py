@@ -1,75 +1,31 @@
 """Every check finds its mistake, says what to do in a line, and has nothing to say about a good config."""
 
-import importlib
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import test_preflight_batch as batch
+import test_preflight_machine as machine
+import test_preflight_settings as settings
 from conftest import ROOT
+from preflight_helpers import RL_ROW, all_checks
 
 import preflight
-from preflight import Mistake, check, mistakes, names
+from preflight import DEFAULT, Mistake, Note, check, mistakes, names, results
 
-RL_ROW = {
-    "data_source": "x", "prompt": [{"role": "user", "content": "q"}], "ability": "x",
-    "reward_model": {"style": "rule", "ground_truth": "1"}, "extra_info": {"index": 0, "split": "train"},
-}  # fmt: skip
-SFT_ROW = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
-ASKED, SAID = [[message] for message in SFT_ROW["messages"]]
-PAIR = {"prompt": ASKED, "chosen": SAID, "rejected": [SAID[0] | {"content": "b"}]}
-CHAIN = {"prompt": ASKED, "steps": ["a", "b"], "labels": [1.0, 0.0]}
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    """A dataset of 200 rows a file."""
-    folder = tmp_path_factory.mktemp("data")
-    for name, row in {
-        "train": RL_ROW,
-        "val": RL_ROW,
-        "sft_train": SFT_ROW,
-        "sft_val": SFT_ROW,
-        "pref_train": PAIR,
-        "pref_val": PAIR,
-        "prm_train": CHAIN,
-        "prm_val": CHAIN,
-    }.items():
-        pq.write_table(pa.Table.from_pylist([row] * 200), folder / f"{name}.parquet")
-    return folder
-
-
-@pytest.fixture
-def configure(composer, data, tiny_model, tmp_path):
-    """`configure("algo=ppo", ...)` → a config that is right in all that is not overridden."""
-    base = [
-        f"lab.dataset.dir={data}",
-        f"lab.model.path={tiny_model}",
-        f"lab.run_dir={tmp_path}",
-        "reward=none",
-    ]
-
-    def make(*overrides: str):
-        again = {o.split("=")[0] for o in overrides}
-        return composer(*(o for o in base if o.split("=")[0] not in again), *overrides)
-
-    return make
-
-
-@pytest.fixture
-def said(configure):
-    """What all checks say about a config."""
-    return lambda *overrides: list(mistakes(configure(*overrides)))
+pytest_plugins = ["preflight_fixtures"]
 
 
 @pytest.mark.parametrize("algo", names.groups()["algo"])
 def test_a_good_config_passes(said, algo):
     assert said(f"algo={algo}") == []
-    assert said(f"algo={algo}", "hw=cpu_x2") == []
+    assert said(f"algo={algo}", "lab.hw.gpus_per_node=2") == []
 
 
 LOSS = "actor_rollout_ref.actor"
@@ -94,29 +50,13 @@ MISTAKES = {
         (["+tainer.test_freq=3"], "Did you mean trainer?"),
         (["algo=sft", "+data.max_lenght=3"], "Did you mean max_length?"),
     ],
-    "check_rl_batch": [
-        ([f"{LOSS}.ppo_mini_batch_size=7"], "doesn't divide data.train_batch_size=16: 8 does"),
-        (["hw=cpu_x2", "data.train_batch_size=3", f"{ROLLOUT}.n=3"], "don't divide by 2 workers"),
-        (["data.train_batch_size=256"], "has 200 rows, fewer than data.train_batch_size=256"),
+    "check_skip": [
         (
-            ["algo=ppo", "critic.ppo_mini_batch_size=100"],
-            "critic.ppo_mini_batch_size=100 doesn't divide",
+            ["lab.preflight.skip=[gpuz]"],
+            "unknown check 'gpuz' in lab.preflight.skip. Did you mean gpus?",
         ),
+        (["lab.preflight.skip=check_ksip"], "Did you mean skip?"),
     ],
-    "check_sft_batch": [
-        (
-            ["algo=sft", "hw=cpu_x2", "data.train_batch_size=33"],
-            "doesn't divide by 2 workers: 32 does",
-        ),
-        (["algo=sft", "data.train_batch_size=400"], "fewer than one batch"),
-        (["algo=sft", "lab.dataset.val_max_samples=16"], "has 16 rows, fewer than one batch"),
-    ],
-    "check_lengths": [
-        ([f"{ROLLOUT}.max_model_len=100"], "is less than max_prompt_length + max_response_length"),
-        (["data.max_response_length=100000"], "the model's context is"),
-        (["lab.hw.tokens_per_gpu=10"], "is less than one prompt and answer"),
-    ],
-    "check_weight_bucket": [(["lab.hw.weight_bucket_mib=0"], "smaller than the model's embedding")],
     "check_kl": [
         (["algo=gspo", f"{LOSS}.kl_loss_coef=0.01"], "actor.use_kl_loss=true as well"),
         (
@@ -131,7 +71,6 @@ MISTAKES = {
         ([f"{ROLLOUT}.val_kwargs.n=4"], "samples the same answer again"),
     ],
     "check_clip": [([f"{LOSS}.clip_ratio=0.3"], "clip_ratio_low and")],
-    "check_critic": [(["critic.optim.lr=1e-3"], "grpo has no critic")],
     "check_lora": [(["lab.lora_alpha=32"], "does nothing with lab.lora_rank=0")],
     "check_reward_of_sft": [(["algo=sft", "reward=sql"], "scores nothing")],
     "check_data_files": [(["lab.dataset.dir=/nowhere"], "`make data D=sql_demo` makes it")],
@@ -153,8 +92,14 @@ MISTAKES = {
     "check_flash_attention": [(["hw=h100x8"], "lab.hw.attention=sdpa")],
     "check_one_node": [(["algo=sft", "trainer.nnodes=2"], "runs on one node")],
 }
+ELSEWHERE = (batch.MISTAKES, settings.MISTAKES, machine.MISTAKES)
 OTHERWISE = {
     "check_disk", "check_packages", "check_rows",  # tests of their own below
+    "check_counts", "check_adapter",  # test_preflight_settings.py
+    "check_versions", "check_open_files", "check_shared_memory", "check_loopback", "check_columns", "check_data_source",
+    "check_chat_template", "check_architecture",  # test_preflight_machine.py
+    "check_lengths_of_rows", "check_turns", "check_reward", "check_verls_verdict",  # test_preflight_slow.py
+    "check_plan", "check_fit", "check_checkpoint_space",  # test_preflight_plan.py
     "check_algo_files",  # test_plugins_algos.py
     "check_needs", "check_greedy_baseline", "check_manager",  # test_conf_algo.py
     "check_reward_model", "check_steps_are_used", "check_gpus_of_reward_model",  # test_preflight_reward_model.py
@@ -166,20 +111,15 @@ OTHERWISE = {
 CASES = [(name, *case) for name, cases in MISTAKES.items() for case in cases]
 
 
-def all_checks() -> dict:
-    found = {}
-    for module in preflight.modules():
-        loaded = importlib.import_module(f"preflight.{module}")
-        found |= {
-            k: f
-            for k, f in vars(loaded).items()
-            if k.startswith("check_") and f.__module__ == loaded.__name__
-        }
-    return found
-
-
 def test_every_check_is_tested():
-    assert set(all_checks()) == set(MISTAKES) | OTHERWISE
+    assert set(all_checks()) == set(MISTAKES).union(*ELSEWHERE) | OTHERWISE
+
+
+def test_no_two_checks_have_one_name():
+    """`lab.preflight.skip` goes by the name."""
+    sources = [path.read_text() for path in (ROOT / "preflight").glob("*_*.py")]
+    names = re.findall(r"^def (check_\w+)", "\n".join(sources), re.MULTILINE)
+    assert sorted(names) == sorted(set(all_checks()))
 
 
 @pytest.mark.parametrize(("name", "overrides", "text"), CASES)
@@ -255,6 +195,34 @@ def test_rows_that_cannot_be_graded(said, data, tmp_path):
     assert (tmp_path / "train.checked.json").exists()
 
 
+def test_checks_are_left_out_by_name(configure):
+    wrong = ["algorithm.adv_estimator=grop", "trainer.test_freq=x"]
+    for skip, left in (("[]", 2), ("[estimator]", 1), ("[check_estimator,frequencies]", 0)):
+        config = configure(*wrong, f"lab.preflight.skip={skip}")
+        assert len(list(mistakes(config))) == left
+        told = {result.name: result.said for result in results(config, DEFAULT)}
+        assert isinstance(told["check_estimator"], Note) == (skip != "[]")
+
+
+def test_a_note_is_no_mistake(configure, monkeypatch):
+    monkeypatch.setattr(preflight, "checks", lambda kind: {"check_x": lambda _: Note("well")})
+    config = configure()
+    assert list(mistakes(config)) == [] and check(config) is None
+    assert [result.said for result in results(config, DEFAULT)] == ["well"]
+
+
+def test_all_of_them_are_quick(real_demo):
+    """Under 3 s on a prepared dataset, the first time."""
+    begin = time.perf_counter()
+    assert list(mistakes(real_demo)) == []
+    assert time.perf_counter() - begin < 3
+
+
+@pytest.fixture
+def real_demo(configure, sql_demo):
+    return configure(f"lab.dataset.dir={sql_demo}", "reward=sql")
+
+
 def test_three_lines_at_most(composer):
     with pytest.raises(Mistake) as caught:
         check(composer("lab.dataset.dir=/nowhere", "lab.model.path=/nowhere/x", "algorithm.adv_estimator=x",
@@ -264,8 +232,8 @@ def test_three_lines_at_most(composer):
 
 def test_preflight_imports_neither_torch_nor_verl():
     code = """
-import sys, preflight, importlib
-for name in preflight.modules(): importlib.import_module(f"preflight.{name}")
+import sys, preflight, preflight.verdict
+preflight.checks("check"), preflight.checks("slow")
 print([m for m in ("torch", "verl", "ray", "transformers", "vllm") if m in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

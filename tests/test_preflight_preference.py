@@ -3,7 +3,9 @@
 import json
 
 import pytest
-from test_preflight import all_checks, configure, data, said  # noqa: F401 (fixtures)
+from preflight_helpers import all_checks
+
+pytest_plugins = ["preflight_fixtures"]
 
 CASES = {
     "check_dpo": [
@@ -43,7 +45,7 @@ CASES = {
 @pytest.mark.parametrize(
     ("name", "overrides", "text"), [(n, *case) for n, cases in CASES.items() for case in cases]
 )
-def test_each_mistake_is_found(configure, name, overrides, text):  # noqa: F811
+def test_each_mistake_is_found(configure, name, overrides, text):
     algo = [] if any(o.startswith("algo=") for o in overrides) else ["algo=dpo"]
     line = all_checks()[name](configure(*algo, *overrides))
     assert line is not None and text in line
@@ -60,11 +62,11 @@ def test_each_mistake_is_found(configure, name, overrides, text):  # noqa: F811
         ["algo=prm", "lab.hw.tokens_per_gpu=200"],
     ],
 )
-def test_good_options_pass(said, overrides):  # noqa: F811
+def test_good_options_pass(said, overrides):
     assert said(*overrides) == []
 
 
-def test_a_policy_does_not_start_from_a_reward_model(configure, tmp_path):  # noqa: F811
+def test_a_policy_does_not_start_from_a_reward_model(configure, tmp_path):
     (tmp_path / "config.json").write_text(
         json.dumps({"architectures": ["Qwen2ForSequenceClassification"]})
     )

@@ -39,7 +39,7 @@ ASKED = {  # what the sources ask for
     },
     "finance": {
         f"{ACTOR}.optim.lr": 1.4e-5, f"{ACTOR}.ppo_epochs": 4, "trainer.total_epochs": 3,
-        "trainer.n_gpus_per_node": 1, "lab.hw.memory_gib": 12, "lab.keep_best": True,
+        "trainer.n_gpus_per_node": 1, "lab.hw.memory_gib": 11.5, "lab.keep_best": True,
         "actor_rollout_ref.model.enable_gradient_checkpointing": True,
     },
     "econ": {

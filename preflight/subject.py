@@ -1,0 +1,52 @@
+"""A reward that is tried without a model: gold answers, empty ones, attacks. As a run would call it."""
+
+import inspect
+
+from omegaconf import DictConfig, OmegaConf
+
+from preflight import Mistake
+from rewards import _limits
+from rewards._limits_worker import module_at
+from rewards._rows import gold_of, info_of
+
+
+class Subject:
+    """The reward under test, as the config has it."""
+
+    def __init__(self, config: DictConfig):
+        chosen = config.reward.custom_reward_function
+        if not chosen.path:
+            raise Mistake(
+                "reward=none leaves it to verl: name a reward, or reward.custom_reward_function.path."
+            )
+        if config.reward.reward_model.enable:
+            raise Mistake(
+                "this reward is a model that verl serves: it scores inside of a run only."
+            )
+        self.path, self.name = chosen.path, chosen.name
+        options = OmegaConf.select(chosen, "reward_kwargs")
+        self.options = OmegaConf.to_container(options, resolve=True) if options else {}
+        self.limits = _limits.Limits(**config.lab.reward_limits)
+        self.module = module_at(self.path)
+        self.bars = {
+            "range": (float("-inf"), float("inf")),
+            "gold": None,
+            "empty": None,
+            "free": (),
+        }
+        if hasattr(self.module, "bars"):
+            self.bars |= self.module.bars(**self.options)
+
+    def gold(self, row: dict) -> str | None:
+        """The row's gold answer: what the reward makes of the ground truth, or that itself."""
+        truth = gold_of(row)
+        if not hasattr(self.module, "gold_answer"):
+            return truth if isinstance(truth, str) and truth.strip() else None
+        parameters = inspect.signature(self.module.gold_answer).parameters
+        known = {k: v for k, v in self.options.items() if k in parameters}
+        return self.module.gold_answer(truth, info_of(row), **known)
+
+    async def score(self, row: dict, answer: str) -> dict:
+        """What the reward says."""
+        call = (row.get("data_source", ""), answer, gold_of(row), info_of(row))
+        return await _limits.call(self.path, self.name, call, self.options, self.limits)

@@ -1,0 +1,268 @@
+"""Measure what an update and a pass without gradients take, by torch's own accounting, and write it down.
+
+    python tests/bench_memory.py                # all points, into tests/memory_points.json (20 minutes, 12 GB)
+    python tests/bench_memory.py small_lora     # one of them
+
+Each point runs verl's own FSDP2 engine on the CPU with random weights and tokens; torch's profiler notes each
+allocation. tests/test_preflight_memory.py compares the file with what preflight/memory.py predicts.
+"""
+
+import contextlib
+import gc
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ |= {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "plugins.register"}
+warnings.filterwarnings("ignore")
+FILE = ROOT / "tests/memory_points.json"
+
+SMALL = {
+    "model_type": "qwen2", "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 8192, "tie_word_embeddings": True,
+}  # fmt: skip
+MIDDLE = SMALL | {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8,
+                  "vocab_size": 16384}  # fmt: skip
+QWEN3 = SMALL | {
+    "model_type": "qwen3",
+    "head_dim": 128,
+    "vocab_size": 12288,
+    "tie_word_embeddings": False,
+}
+LLAMA = SMALL | {
+    "model_type": "llama",
+    "hidden_size": 384,
+    "num_attention_heads": 6,
+    "tie_word_embeddings": False,
+}
+HALF = {  # Qwen2.5-0.5B
+    "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+    "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+}  # fmt: skip
+# facts, settings of preflight.memory.Engine, (sequences, tokens of each)
+POINTS = {
+    "small": (SMALL, {}, (8, 256)),
+    "small_bf16": (SMALL, {"c": 2}, (8, 256)),
+    "small_checkpointing": (SMALL, {"checkpointing": True}, (16, 256)),
+    "small_bf16_checkpointing": (SMALL, {"c": 2, "checkpointing": True}, (16, 256)),
+    "small_packed": (SMALL, {"packed": True}, (8, 128)),
+    "small_bf16_packed": (SMALL, {"c": 2, "packed": True, "checkpointing": True}, (8, 256)),
+    "small_entropy": (SMALL, {"entropy": True}, (8, 128)),
+    "small_scaled": (SMALL, {"scaled": True, "packed": True, "c": 2}, (8, 128)),
+    "small_lora": (SMALL, {"rank": 16}, (8, 256)),
+    "small_bf16_lora": (SMALL, {"c": 2, "rank": 16, "checkpointing": True}, (16, 256)),
+    "small_four_passes": (SMALL, {"passes": 4}, (8, 128)),
+    "small_value": (SMALL, {"head": "value"}, (8, 256)),
+    "small_two_shards": (SMALL, {"shards": 2, "checkpointing": True}, (4, 64)),
+    "middle_two_shards_bf16": (MIDDLE, {"shards": 2, "c": 2, "checkpointing": True}, (2, 64)),
+    "qwen3_two_shards": (QWEN3, {"shards": 2, "checkpointing": True}, (2, 64)),
+    "middle": (MIDDLE, {}, (4, 256)),
+    "middle_bf16_checkpointing": (MIDDLE, {"c": 2, "checkpointing": True}, (8, 256)),
+    "middle_four_passes": (MIDDLE, {"passes": 4, "checkpointing": True}, (8, 64)),
+    "middle_few_tokens": (MIDDLE, {"checkpointing": True}, (2, 32)),
+    "middle_bf16_weights": (MIDDLE, {"w": 2, "c": 2, "checkpointing": True, "passes": 2}, (8, 128)),
+    "middle_foreach": (MIDDLE, {"foreach": True, "checkpointing": True}, (2, 64)),
+    "qwen3": (QWEN3, {"checkpointing": True}, (8, 256)),
+    "qwen3_bf16": (QWEN3, {"c": 2}, (8, 256)),
+    "llama_bf16": (LLAMA, {"c": 2}, (8, 256)),
+    "half_a_billion": (HALF, {"checkpointing": True}, (2, 128)),
+    "half_a_billion_bf16_lora": (HALF, {"w": 2, "c": 2, "rank": 32, "checkpointing": True, "packed": True}, (4, 128)),
+}  # fmt: skip
+
+
+def engine_of(facts: dict, settings: dict, sequences: tuple[int, int]):
+    """The prediction's Engine for a point."""
+    from preflight.memory import Engine
+    from preflight.models import Shape
+
+    count, length = sequences
+    settings = {"c": 4, "checkpointing": False, "packed": False} | settings
+    foreach = settings.pop("foreach", False)
+    passes = settings.get("passes", 1)
+    return Engine(
+        Shape.of(facts), flash=False, longest=length, tokens=count // passes * length, cuda=False, foreach=foreach,
+        infer_tokens=count // passes * length, softmax=settings["c"], **settings,
+    )  # fmt: skip
+
+
+class Accounting:
+    """Bytes allocated and freed inside the block: `peak` and `end`, relative to its begin."""
+
+    def __enter__(self):
+        import torch
+
+        gc.collect()  # what an earlier point left must not end inside
+        self.profiler = torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+        )
+        self.profiler.__enter__()
+        return self
+
+    def __exit__(self, *exc):
+        self.profiler.__exit__(*exc)
+        events = self.profiler.profiler.kineto_results.events()
+        self.peak = self.end = 0
+        for _, size in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
+            self.end += size
+            self.peak = max(self.peak, self.end)
+
+
+def save_model(facts: dict, folder: Path, tokenizer: Path) -> None:
+    """Random weights of that shape, with some tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(**facts)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    for file in tokenizer.iterdir():
+        if file.name.startswith("tokenizer") or file.suffix == ".jinja":
+            shutil.copy(file, folder)
+
+
+def measure(
+    facts: dict, settings: dict, sequences: tuple[int, int], tokenizer: Path
+) -> dict[str, int]:
+    """{parameters: count, stored, optimizer, update, inference: bytes}; the last two are peaks, with all that stays."""
+    import torch
+    from tensordict import TensorDict
+    from verl.trainer.config import CheckpointConfig
+    from verl.utils import tensordict_utils as tu
+    from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
+    from verl.workers.engine.base import EngineRegistry
+
+    e = engine_of(facts, settings, sequences)
+    names = {4: "fp32", 2: "bf16"}
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(facts, Path(folder), tokenizer)
+        kind = "language_model" if e.head == "lm" else "value_model"
+        model = HFModelConfig(
+            path=folder, use_remove_padding=e.packed, enable_gradient_checkpointing=e.checkpointing, lora_rank=e.rank,
+            lora_alpha=16, target_modules="all-linear", override_config={"attn_implementation": "sdpa"},
+        )  # fmt: skip
+        model.model_type = kind
+        with Accounting() as loading:
+            engine = EngineRegistry.new(
+                model_type=kind, backend="fsdp2", model_config=model,
+                engine_config=FSDPEngineConfig(
+                    strategy="fsdp2", model_dtype=names[e.w], use_torch_compile=False,
+                    mixed_precision={"param_dtype": names[e.c], "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
+                ),
+                optimizer_config=FSDPOptimizerConfig(
+                    lr=1e-5, total_training_steps=10,
+                    override_optimizer_config={"foreach": True} if e.foreach else None,
+                ),
+                checkpoint_config=CheckpointConfig(),
+            )  # fmt: skip
+            engine.initialize()
+    count, length = sequences
+
+    def batch(rows: int) -> TensorDict:
+        def nested(make):
+            return torch.nested.as_nested_tensor([make() for _ in range(rows)], layout=torch.jagged)
+
+        data = TensorDict(
+            {
+                "input_ids": nested(lambda: torch.randint(0, 400, (length,))),
+                "position_ids": nested(lambda: torch.arange(length)),
+                "loss_mask": nested(lambda: torch.ones(length)),
+            },
+            batch_size=[rows],
+        )
+        tu.assign_non_tensor(
+            data, temperature=0.7 if e.scaled else 1.0, use_remove_padding=e.packed, use_dynamic_bsz=True,
+            max_token_len_per_gpu=e.tokens, use_fused_kernels=False, pad_token_id=0,
+        )  # fmt: skip
+        return data
+
+    def loss(model_output, data, dp_group):
+        if e.head == "value":
+            return model_output["values"].values().mean(), {}
+        value = -model_output["log_probs"].values().mean()
+        return value - (0.01 * model_output["entropy"].values().mean() if e.entropy else 0), {}
+
+    for _ in range(2):  # the optimizer's state comes with the first
+        data = batch(count)
+        tu.assign_non_tensor(data, calculate_entropy=e.entropy)
+        with engine.train_mode(), Accounting() as update:
+            engine.train_batch(data, loss_function=loss)
+    data = batch(count // e.passes)
+    tu.assign_non_tensor(data, calculate_entropy=True)
+    with engine.eval_mode(), Accounting() as inference:
+        engine.infer_batch(data)
+    moments = [
+        v.to_local() if hasattr(v, "to_local") else v
+        for s in engine.optimizer.state.values()
+        for v in s.values()
+    ]
+    optimizer = sum(m.nbytes for m in moments)
+    return {
+        "parameters": sum(p.numel() for p in engine.module.parameters()),
+        "stored": loading.end,
+        "optimizer": optimizer,
+        "update": loading.end + optimizer + update.peak,
+        "inference": loading.end + inference.peak,
+    }
+
+
+def alone(name: str) -> dict[str, int]:
+    """A point in a process of its own: what an earlier one left would be freed inside."""
+    shards = POINTS[name][1].get("shards", 1)
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={shards}", __file__, name]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+
+
+def main(names: list[str]) -> None:
+    """Measure all points and write them, or those that are named; under torchrun one."""
+    if "RANK" in os.environ:
+        under_torchrun(names[0])
+        return
+    found = json.loads(FILE.read_text()) if names else {}
+    for name in names or POINTS:
+        found[name] = alone(name)
+        print(f"{name:<26}{compared(name, found[name])}", flush=True)
+    FILE.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def under_torchrun(name: str) -> None:
+    """Measure a point in this process, print it as JSON."""
+    import torch.distributed as dist
+
+    from data_prep.__main__ import main as data_prep
+
+    dist.init_process_group("gloo")
+    with tempfile.TemporaryDirectory() as tokenizer, contextlib.redirect_stdout(io.StringIO()):
+        data_prep(["tiny_model", "--out", f"{tokenizer}/tiny"])
+        found = measure(*POINTS[name], Path(tokenizer) / "tiny")
+    if dist.get_rank() == 0:
+        print(json.dumps(found))
+    dist.barrier()
+
+
+def compared(name: str, measured: dict[str, int]) -> str:
+    """Measured and predicted, in MiB."""
+    from preflight.memory import inference, training
+
+    e = engine_of(*POINTS[name])
+    predicted = {
+        "stored": e.stored, "optimizer": e.optimizer, "update": sum(training(e).values()),
+        "inference": sum(inference(e).values()),
+    }  # fmt: skip
+    return "  ".join(
+        f"{k} {measured[k] / 2**20:.1f} {v / 2**20:.1f} {v / measured[k] - 1:+.1%}"
+        for k, v in predicted.items()
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

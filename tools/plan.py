@@ -1,0 +1,67 @@
+"""Before a run: the memory of one GPU in each phase of a step, what to change so that it fits, and a rough time.
+
+    python -m tools.plan algo=grpo model=qwen2_5_1_5b hw=rtx4070
+    python -m tools.plan algo=grpo model=qwen2_5_7b hw=a100 lab.plan=auto
+
+KEY=VALUE are overrides of launch.py. Nothing is started, and nothing but the model's config.json is read: from its
+folder, the hub's cache, or the facts in conf/model/. Exit status 1 if it doesn't fit.
+"""
+
+import sys
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from plugins.progress import span
+from plugins.results import total_steps
+from preflight import Mistake, names, resolvers
+from preflight.fit import refused
+from preflight.forecast import Forecast, forecast
+from preflight.models import trained
+
+
+def duration(found: Forecast, steps: int | None) -> str:
+    """Of the whole run, without its start and its validations; nothing where the steps are not known."""
+    if not found.estimate or not steps:
+        return ""
+    return f"{steps} steps: about {span(steps * found.estimate.step_s)}, without the start and validations"
+
+
+def told(config) -> tuple[str, bool]:
+    """The plan of a composed config as text, and whether it fits (or nothing is known)."""
+    found = forecast(config)
+    hw = config.lab.hw
+    workers = f"{hw.nodes} × " * (
+        hw.nodes > 1
+    ) + f"{hw.gpus_per_node} × {hw.memory_gib or ''} GiB".replace("  ", " ")
+    lora = f", LoRA of rank {config.lab.lora_rank}" if config.lab.lora_rank else ""
+    where = "this CPU" if hw.device == "cpu" else workers
+    parts = [
+        f"{trained(config)}{lora} on {where}",
+        found.text(),
+        duration(found, total_steps(config)),
+    ]
+    wrong = refused(config) if found.plan else None
+    return "\n\n".join(filter(None, [*parts, wrong])), wrong is None
+
+
+def main(argv: list[str]) -> int:
+    """The command line; returns the exit status."""
+    if "-h" in argv or "--help" in argv:
+        print(__doc__)
+        return 0
+    resolvers.register()
+    try:
+        text, fits = told(names.composed(names.check_argv(argv)))
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"error: {names.explain(error)}", file=sys.stderr)
+        return 2
+    except Mistake as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    print(text)
+    return 0 if fits else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
