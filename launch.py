@@ -69,12 +69,11 @@ def job(config: DictConfig) -> None:
         OmegaConf.set_struct(config, False)
         config.pop(root, None)
     OmegaConf.save(config, run_dir / "resolved.yaml")
-    (run_dir / "plan.txt").write_text(expected.text() + "\n")
     total = results.total_steps(config)
     print(f"{config.lab.name} → {os.path.relpath(run_dir)}", flush=True)
     env = os.environ | {k: str(v) for k, v in config.lab.env.items()}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
-    attempt = results.Attempt(run_dir, sys.argv, config, expected.figures())
+    attempt = results.Attempt(run_dir, sys.argv, config, expected)
     code = 130  # if Ctrl-C comes
     try:
         code = supervisor.run(

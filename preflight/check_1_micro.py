@@ -17,8 +17,7 @@ from preflight.engines import (
     parts,
 )
 
-CRITIC_TOKENS = "critic.ppo_infer_max_token_len_per_gpu"  # stands in no YAML of verl's
-VERLS_DEFAULT = 32768  # of it, verl/workers/config/critic.py
+CRITIC_TOKENS = "critic.ppo_infer_max_token_len_per_gpu"  # in no YAML of verl's
 
 
 def fixed(config: DictConfig) -> Iterator[tuple[str, int, Engine]]:
@@ -90,7 +89,7 @@ def check_critic_batches(config: DictConfig) -> str | None:
         return None
     for key in ("ppo_max_token_len_per_gpu", "use_dynamic_bsz", "ppo_micro_batch_size_per_gpu"):
         if given(f"critic.{key}"):
-            return f"critic.{key} does nothing in verl 0.9.1: +{CRITIC_TOKENS}=TOKENS is what it reads."
+            return f"critic.{key} does nothing in verl 0.9.1: {CRITIC_TOKENS} is what it reads."
     if not config.critic.use_dynamic_bsz and config.critic.ppo_micro_batch_size_per_gpu is None:
         return "critic.use_dynamic_bsz=false wants critic.ppo_micro_batch_size_per_gpu, and verl reads neither later."
     return None
@@ -118,8 +117,7 @@ def check_token_budget(config: DictConfig) -> str | None:
             key = f"{A}.ref.log_prob_max_token_len_per_gpu"
             budgets[key] = config[A].ref.log_prob_max_token_len_per_gpu, named[f"{A}.ref"]
         if has_critic(config):
-            tokens = OmegaConf.select(config, CRITIC_TOKENS, default=VERLS_DEFAULT)
-            budgets[CRITIC_TOKENS] = tokens, named["critic"]
+            budgets[CRITIC_TOKENS] = config.critic.ppo_infer_max_token_len_per_gpu, named["critic"]
     for key, (tokens, sharing) in budgets.items():
         if tokens is None or tokens * sharing < need:
             return f"{key}={tokens} is less than {what}: {-(-need // sharing)} at least."

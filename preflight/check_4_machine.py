@@ -3,12 +3,12 @@
 import importlib.metadata
 import importlib.util
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from packaging.requirements import Requirement
+
+from preflight import machine
 
 VERL = "0.9.1"
 MODULES = {"trtllm": "tensorrt_llm"}  # of engines that are called otherwise
@@ -99,13 +99,9 @@ def check_gpus(config: DictConfig) -> str | None:
     """The GPUs of the profile. A cluster that is only attached to is not looked at."""
     if config.lab.hw.device != "cuda" or OmegaConf.select(config, "ray_kwargs.ray_init.address"):
         return None
-    if not shutil.which("nvidia-smi"):
-        return (
-            "this profile needs NVIDIA GPUs and there is no nvidia-smi here; hw=cpu runs anywhere."
-        )
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    found = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.split()
-    gib = [int(mib) / 1024 for mib in found if mib.isdigit()]
+    gib = [gpu.memory_gib for gpu in machine.gpus()]
+    if not gib:
+        return "this profile needs GPUs, and there is none here; hw=cpu runs anywhere."
     want = config.trainer.n_gpus_per_node
     if len(gib) < want:
         return f"this profile needs {want} GPUs a node, and there are {len(gib)}: trainer.n_gpus_per_node={len(gib)}."

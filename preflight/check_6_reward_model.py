@@ -1,12 +1,11 @@
 """The reward model that a run is scored with."""
 
-import shutil
-import subprocess
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from plugins import algos
+from preflight import machine
 from preflight.check_3_files import choice
 from preflight.models import facts_of
 from preflight.resolvers import HUB_ID
@@ -81,10 +80,9 @@ def check_gpus_of_reward_model(config: DictConfig) -> str | None:
     """A reward model with GPUs of its own needs more than the policy's."""
     if scored_by(config) is None or config.lab.hw.device != "cuda":
         return None
-    if OmegaConf.select(config, "ray_kwargs.ray_init.address") or not shutil.which("nvidia-smi"):
+    have = len(machine.gpus())
+    if OmegaConf.select(config, "ray_kwargs.ray_init.address") or not have:
         return None
-    found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
-    have = found.stdout.count("GPU ")
     policy, own = config.trainer.n_gpus_per_node, config.lab.reward_model.gpus
     if have >= policy + own:
         return None

@@ -205,10 +205,10 @@ def gathered(e: Engine, gradients_of_whole: int = 0, reducing: bool = False) -> 
     """
     whole, unit = units(e)
     several, copies = e.shards > 1, copies_of(e)
-    cast = unit / e.shards if several and e.c != e.w else 0
+    cast = several and e.c != e.w  # the buffer then is no view of the weights
     if e.c != e.w and copies == 1:  # weights are cast one by one
         unit += max(e.shape.hidden * e.shape.intermediate, 0 if e.shape.tied else e.shape.embedding)
-    forward = ((1 + several) * whole + copies * unit + cast) * e.c
+    forward = ((1 + cast) * whole + copies * unit + cast * unit / e.shards) * e.c
     if e.rank or not (gradients_of_whole or reducing):
         return forward
     on_the_way = unit * (e.c + REDUCED)
@@ -245,7 +245,8 @@ def inference(e: Engine) -> dict[str, float]:
     t = e.infer_tokens
     moments = [
         {"activations": layer_forward(e, t), "gathered": gathered(e)},
-        {"activations": t * e.c * e.shape.hidden, "logits": logits_alone(e, t), "gathered": gathered_for_logits(e, False)},
+        {"activations": t * e.c * e.shape.hidden, "logits": logits_alone(e, t),
+         "gathered": gathered_for_logits(e, False)},
         {"logits": logits(e, t, False)},  # the weights are in shards again
     ]  # fmt: skip
     return {"weights": 0 if e.frozen else e.stored} | max(

@@ -147,9 +147,8 @@ def rl(config: DictConfig) -> Setup:
     packed, dynamic = policy.model.use_remove_padding, actor.use_dynamic_bsz
     infer = tokens_of(rollout, "log_prob_", longest, dynamic)
 
-    def passes(node, key="ppo_") -> dict:
+    def passes(node: DictConfig, budget: int) -> dict:
         mine = math.ceil(node.ppo_mini_batch_size * rollout.n / workers)
-        budget = tokens_of(node, key, longest, node.use_dynamic_bsz)
         return {
             "tokens": padded(budget, mine, longest, packed),
             "passes": math.ceil(mine * longest / budget),
@@ -165,7 +164,7 @@ def rl(config: DictConfig) -> Setup:
         infer_tokens=padded(infer, rows, longest, packed),
         entropy=bool(actor.entropy_coeff or actor.calculate_entropy),
         scaled=rollout.temperature != 1,
-        **passes(actor),
+        **passes(actor, tokens_of(actor, "ppo_", longest, dynamic)),
     )
     in_actor = trained_policy.rank > 0
     needed = config.algorithm.use_kl_in_reward or actor.use_kl_loss
@@ -176,15 +175,15 @@ def rl(config: DictConfig) -> Setup:
         reference = replace(trained_policy, **frozen)
     critic = None
     if config.algorithm.adv_estimator == "gae":
-        budget = tokens_of(config.critic, "forward_", longest, config.critic.use_dynamic_bsz)
-        tokens = {"infer_tokens": padded(budget, rows, longest, packed)}
+        # for updates as well: verl/trainer/ppo/v1/trainer_base.py
+        budget = config.critic.ppo_infer_max_token_len_per_gpu
         critic = engine(
             config,
             config.critic.model,
             config.critic.fsdp,
             "value",
-            **tokens,
-            **passes(config.critic),
+            infer_tokens=padded(budget, rows, longest, packed),
+            **passes(config.critic, budget),
         )
     shared = config.reward.reward_model
     scorer = None

@@ -215,7 +215,14 @@ def measure(
 def alone(name: str) -> dict[str, int]:
     """A point in a process of its own: what an earlier one left would be freed inside."""
     shards = POINTS[name][1].get("shards", 1)
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={shards}", __file__, name]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nproc-per-node={shards}",
+        __file__,
+        name,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
         raise SystemExit(done.stderr)

@@ -1,5 +1,6 @@
 """What the tests share: composing, acceptance data, real runs of launch.py."""
 
+import pickle
 import re
 import shutil
 import signal
@@ -11,13 +12,14 @@ import hypothesis
 import psutil
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 from sql_helpers import make_database
 
 from plugins.progress import read_metrics
-from preflight import names, resolvers
+from preflight import machine, names, resolvers
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,6 +52,23 @@ def pytest_collection_modifyitems(config, items):
     left_out = [item for number, item in enumerate(long, 1) if number % step != first % step]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
+
+
+def remember_files() -> None:
+    """Two thirds of a composition is reading YAML: each file is read once."""
+    read, known = FileConfigSource.load_config, {}
+
+    def load_config(self, config_path: str):
+        file = Path(self.path, self._normalize_file_name(config_path))
+        key = (file, file.stat().st_mtime_ns if file.is_file() else None)
+        if key not in known:
+            known[key] = pickle.dumps(read(self, config_path))
+        return pickle.loads(known[key])  # faster than a deep copy
+
+    FileConfigSource.load_config = load_config
+
+
+remember_files()
 
 
 @pytest.fixture(scope="session")
@@ -189,6 +208,30 @@ def run(start, tmp_path):
         return result
 
     return go
+
+
+@pytest.fixture
+def tool(tmp_path, monkeypatch):
+    """`tool("nvidia-smi", "a line")` → only this program is on the PATH, and says that; `tool()` → none."""
+    for variable in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def make(name: str | None = None, *lines: str, status: int = 0, sleep_s: int = 0) -> None:
+        machine.gpus.cache_clear()
+        machine.profile.cache_clear()
+        for other in ("nvidia-smi", "rocm-smi"):
+            (tmp_path / other).unlink(missing_ok=True)
+        if name:
+            (tmp_path / "said").write_text("\n".join(lines) + "\n")
+            program = ["#!/bin/sh", f"echo x >> {tmp_path}/calls", f"exec /bin/sleep {sleep_s}" * bool(sleep_s),
+                       f"/bin/cat {tmp_path}/said", f"exit {status}"]  # fmt: skip
+            (tmp_path / name).write_text("\n".join(program))
+            (tmp_path / name).chmod(0o755)
+
+    yield make
+    machine.gpus.cache_clear()
+    machine.profile.cache_clear()
 
 
 def leftovers() -> set[str]:

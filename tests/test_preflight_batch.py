@@ -72,14 +72,14 @@ MISTAKES = {
         (["algo=sft", "data.micro_batch_size_per_gpu=4"], "does nothing with data.use_dynamic_bsz=true"),
     ],
     "check_critic_batches": [
-        (["algo=ppo", "critic.ppo_max_token_len_per_gpu=99"], "+critic.ppo_infer_max_token_len_per_gpu"),
+        (["algo=ppo", "critic.ppo_max_token_len_per_gpu=99"], "critic.ppo_infer_max_token_len_per_gpu"),
         (["algo=ppo", *FIXED], "critic.use_dynamic_bsz=false wants"),
     ],
     "check_token_budget": [
         (["lab.hw.tokens_per_gpu=10"], "is less than one prompt and answer (128 tokens): 128 at least"),
         ([f"{A}.ref.log_prob_max_token_len_per_gpu=null"],
          "ref.log_prob_max_token_len_per_gpu=None is less than"),
-        (["algo=ppo", "+critic.ppo_infer_max_token_len_per_gpu=100"],
+        (["algo=ppo", "critic.ppo_infer_max_token_len_per_gpu=100"],
          "critic.ppo_infer_max_token_len_per_gpu=100 is less"),
         (["algo=sft", "lab.hw.tokens_per_gpu=100"], "is less than data.max_length=128"),
     ],
@@ -159,7 +159,7 @@ MOE = [*NODE, "lab.model.path=Qwen/Qwen3-30B-A3B"]
         [*NODE, f"{ACTOR}.fsdp_config.fsdp_size=4", "lab.hw.tensor_parallel=4"],
         [*NODE, "lab.hw.gpus_per_node=4", "lab.hw.nodes=2", "lab.hw.tensor_parallel=4"],
         [*MOE, "lab.hw.tensor_parallel=8", f"{ROLLOUT}.expert_parallel_size=8"],
-        ["algo=ppo", "+critic.ppo_infer_max_token_len_per_gpu=4096"],
+        ["algo=ppo", "critic.ppo_infer_max_token_len_per_gpu=4096"],
         [f"{ROLLOUT}.enable_chunked_prefill=false"],
     ],
 )  # fmt: skip

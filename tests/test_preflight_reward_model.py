@@ -64,11 +64,8 @@ def test_step_scores_that_nobody_sees(composer, served):
     assert "can't take turns" in said("lab.reward_model.gpus=0", "lab.step_rewards=true")
 
 
-def test_gpus_for_both(composer, served, tmp_path, monkeypatch):
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'GPU 0: x'; echo 'GPU 1: x'\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+def test_gpus_for_both(composer, served, tool):
+    tool("nvidia-smi", *(f"NVIDIA H100 80GB HBM3, 81559, 9.0, GPU-{n}" for n in range(2)))
 
     def said(*overrides):
         return checks.check_gpus_of_reward_model(composer(served(PRM), *overrides))

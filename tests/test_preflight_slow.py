@@ -11,10 +11,9 @@ from preflight_helpers import all_checks
 from preflight import Note
 from preflight.verdict import verdict
 
+pytest_plugins = ["preflight_fixtures"]
 REWARDS = """
 import time
-
-pytest_plugins = ["preflight_fixtures"]
 
 def bars(**options):
     return {"range": (0.0, 1.0), "gold": 1.0, "empty": 0.0}

@@ -156,10 +156,12 @@ def test_any_text_has_a_first_word_or_none(sql):
 @pytest.mark.parametrize("part", ["/*", "--", "-- \r", "#\n", "(", "/* */", "/", "/**/ /*"])
 def test_the_first_word_in_linear_time(part):
     def seconds(length):
-        start = time.perf_counter()
-        for _ in range(5):
+        took = []
+        for _ in range(5):  # of this process, and the least: others may be at work
+            start = time.process_time()
             check(part * (length // len(part)))
-        return time.perf_counter() - start
+            took.append(time.process_time() - start)
+        return min(took)
 
     assert seconds(200_000) < 30 * max(seconds(20_000), 1e-3)
 

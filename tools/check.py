@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from preflight import DEFAULT, SLOW, Mistake, Note, names, resolvers, results
+from tools import plan
 
 WIDTH = 28  # of a check's name
 TELL_S = 1.0  # how long a check took is told from here on
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> int:
     resolvers.register()
     try:
         config = names.composed(names.check_argv(args.overrides))
+        expected, _ = plan.told(config)  # first: lab.plan=auto chooses before the checks look
         wrong = run_checks(config)
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {names.explain(error)}", file=sys.stderr)
@@ -47,7 +49,7 @@ def main(argv: list[str]) -> int:
     except Mistake as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return 2
-    # the memory plan and the time estimate of `config` come here
+    print(f"\n{expected}")
     if wrong:
         told = ", ".join(name.removeprefix("check_") for name in wrong)
         print(f"\n{len(wrong)} wrong: {told}")

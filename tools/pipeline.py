@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from plugins.results import Result, table
 from plugins.stages import finished
 from preflight import Mistake, check, names, resolvers
+from preflight.forecast import forecast
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 REWARD_MODELS = {"algos.rm": "model", "algos.prm": "prm"}  # lab.entry → the reward that it makes
@@ -67,6 +68,7 @@ class Stage:
             reward, path = list(rewards.items())[-1]
             self.overrides += [f"reward={reward}", f"lab.reward_model.path={path}"]
         else:
+            forecast(config)  # lab.plan=auto chooses before the checks look
             check(config)  # all but what the stages before it will leave
 
     def run(self, policy: Path | None) -> int:
