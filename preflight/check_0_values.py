@@ -108,6 +108,14 @@ def check_choices(config: DictConfig) -> str | None:
     return None
 
 
+def unusable(config: DictConfig) -> str | None:
+    """What is wrong with single values, with which nobody can calculate."""
+    try:
+        return check_counts(config) or check_choices(config) or check_ranges(config)
+    except Mistake as mistake:
+        return str(mistake)
+
+
 def check_ranges(config: DictConfig) -> str | None:
     """Numbers outside of what they can mean."""
     for key, (words, holds) in RANGES.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from preflight import fit
+from preflight.check_0_values import unusable
 from preflight.memory import GIB, Engine
 from preflight.models import UnknownModel
 from preflight.names import unknown
@@ -22,7 +23,7 @@ def check_plan(config: DictConfig) -> str | None:
 
 def check_fit(config: DictConfig) -> str | None:
     """The memory of every phase of a step, and the shortest change that makes it fit."""
-    return None if config.lab.plan == "off" else fit.refused(config)
+    return None if config.lab.plan == "off" or unusable(config) else fit.refused(config)
 
 
 def bytes_of(e: Engine, contents: list[str]) -> float:
@@ -46,6 +47,8 @@ def kept(config: DictConfig, key: str, steps: int | None) -> float:
 
 def check_checkpoint_space(config: DictConfig) -> str | None:
     """Room for the checkpoints that are kept; verl fails while it writes, hours after the start."""
+    if unusable(config):
+        return None  # another check says so
     try:
         setup = setup_of(config)
     except UnknownModel:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from preflight.check_0_values import unusable
 from preflight.estimate import Estimate, estimate
 from preflight.fit import choose
 from preflight.memory import GIB
@@ -56,8 +57,8 @@ def round_s(seconds: float) -> str:
 
 def forecast(config: DictConfig) -> Forecast:
     """Plan and estimate; with lab.plan=auto `config` is changed first. lab.plan=off: neither."""
-    if config.lab.plan == "off":
-        return Forecast(None, None, {}, "lab.plan=off")
+    if config.lab.plan == "off" or (wrong := unusable(config)):
+        return Forecast(None, None, {}, "lab.plan=off" if config.lab.plan == "off" else wrong)
     try:
         chosen = choose(config) if config.lab.plan == "auto" else {}
         setup = setup_of(config)

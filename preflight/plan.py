@@ -20,9 +20,9 @@ COLUMNS = {  # part → column of the table
     "vLLM's activations": "vLLM", "KV cache": "KV cache",
 }  # fmt: skip
 NAMES = [*dict.fromkeys(COLUMNS.values()), "other"]
-ON_CPU = {  # measured on a run of model=tiny: everything that stays but the tensors
-    "processes": 5.0 * GIB,  # verl, Ray, the queue, reward workers
-    "worker": 2.0 * GIB,  # one more worker with its vLLM
+ON_CPU = {  # measured on runs of model=tiny with one worker and with two: everything but the tensors
+    "processes": 2.4 * GIB,  # the system, verl, Ray, the queue, reward workers
+    "worker": 1.3 * GIB,  # each worker with its vLLM
 }
 
 

@@ -1,7 +1,7 @@
 """What preflight says about batches, micro-batches, and how work is spread over GPUs."""
 
 import pytest
-from preflight_helpers import all_checks
+from preflight_helpers import all_checks, each
 
 pytest_plugins = ["preflight_fixtures"]
 
@@ -135,13 +135,7 @@ MISTAKES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "overrides", "text"), [(n, *case) for n, cases in MISTAKES.items() for case in cases]
-)
-def test_each_mistake_is_found(configure, name, overrides, text):
-    line = all_checks()[name](configure(*overrides))
-    assert line is not None and text in line
-    assert "\n" not in line
+test_each_mistake_is_found = each(MISTAKES)
 
 
 MOE = [*NODE, "lab.model.path=Qwen/Qwen3-30B-A3B"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from omegaconf import OmegaConf
-from preflight_helpers import all_checks
+from preflight_helpers import all_checks, each
 
 from preflight import Mistake
 from preflight.check_2_knobs import UNREAD, UNREAD_BY_SFT
@@ -131,13 +131,7 @@ MISTAKES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "overrides", "text"), [(n, *case) for n, cases in MISTAKES.items() for case in cases]
-)
-def test_each_mistake_is_found(configure, name, overrides, text):
-    line = all_checks()[name](configure(*overrides))
-    assert line is not None and text in line
-    assert "\n" not in line
+test_each_mistake_is_found = each(MISTAKES)
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,12 @@ def check(sql_demo, tiny_model, tmp_path, capsys):
 
 def test_a_good_run(check):
     status, lines, _ = check("lab.preflight.skip=[verls_verdict,check_disk]")
-    told = dict(line.split(maxsplit=1) for line in lines[:-2])
+    count = len(checks(DEFAULT)) + len(checks(SLOW))
+    told = dict(line.split(maxsplit=1) for line in lines[:count])
     assert status == 0 and lines[-1].startswith("nothing is wrong")
-    assert len(told) == len(checks(DEFAULT)) + len(checks(SLOW))
+    assert len(told) == count
+    rest = "\n".join(lines[count:])
+    assert "GiB of this machine" in rest and "a step: about" in rest
     assert told["verls_verdict"] == told["disk"] == "left out by lab.preflight.skip"
     assert told["rl_batch"] == "ok"
     assert told["lengths_of_rows"].startswith("data.train_files: ")
@@ -57,4 +60,5 @@ def test_an_unknown_name_is_a_mistake(check):
     status, lines, _ = check("lab.preflight.skip=[diks]", "data.train_batch_size=x")
     assert status == 2
     assert any("Did you mean disk?" in line for line in lines)
+    assert "no plan: data.train_batch_size=x must be a whole number from 1 on." in lines
     assert lines[-1] == "2 wrong: skip, counts"

@@ -10,12 +10,10 @@ started. `lab.preflight.skip=[NAME,...]` leaves checks out. Exit status 2 if any
 import argparse
 import sys
 
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from preflight import DEFAULT, SLOW, Mistake, Note, names, resolvers, results
-from tools import plan
+from preflight import DEFAULT, SLOW, Note, names, resolvers, results
+from tools import guarded, plan
 
 WIDTH = 28  # of a check's name
 TELL_S = 1.0  # how long a check took is told from here on
@@ -32,6 +30,19 @@ def run_checks(config: DictConfig) -> list[str]:
     return wrong
 
 
+def show(overrides: list[str]) -> int:
+    """Print checks and plan; 2 if anything is wrong."""
+    config = names.composed(names.check_argv(overrides))
+    expected, _ = plan.told(config)  # first: lab.plan=auto chooses before the checks look
+    wrong = run_checks(config)
+    print(f"\n{expected}\n")
+    if wrong:
+        print(f"{len(wrong)} wrong: {', '.join(name.removeprefix('check_') for name in wrong)}")
+        return 2
+    print("nothing is wrong: `python launch.py` with the same words starts it")
+    return 0
+
+
 def main(argv: list[str]) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.check", description=__doc__,
@@ -39,23 +50,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for launch.py")
     args = parser.parse_args(argv)
     resolvers.register()
-    try:
-        config = names.composed(names.check_argv(args.overrides))
-        expected, _ = plan.told(config)  # first: lab.plan=auto chooses before the checks look
-        wrong = run_checks(config)
-    except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {names.explain(error)}", file=sys.stderr)
-        return 2
-    except Mistake as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
-    print(f"\n{expected}")
-    if wrong:
-        told = ", ".join(name.removeprefix("check_") for name in wrong)
-        print(f"\n{len(wrong)} wrong: {told}")
-        return 2
-    print("\nnothing is wrong: `python launch.py` with the same words starts it")
-    return 0
+    return guarded(lambda: show(args.overrides))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,15 @@ folder, the hub's cache, or the facts in conf/model/. Exit status 1 if it doesn'
 
 import sys
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from plugins.progress import span
 from plugins.results import total_steps
-from preflight import Mistake, names, resolvers
+from preflight import names, resolvers
 from preflight.fit import refused
 from preflight.forecast import Forecast, forecast
 from preflight.models import trained
+from tools import guarded
 
 
 def duration(found: Forecast, steps: int | None) -> str:
@@ -27,22 +27,26 @@ def duration(found: Forecast, steps: int | None) -> str:
     return f"{steps} steps: about {span(steps * found.estimate.step_s)}, without the start and validations"
 
 
-def told(config) -> tuple[str, bool]:
+def told(config: DictConfig) -> tuple[str, bool]:
     """The plan of a composed config as text, and whether it fits (or nothing is known)."""
-    found = forecast(config)
-    hw = config.lab.hw
-    workers = f"{hw.nodes} × " * (
-        hw.nodes > 1
-    ) + f"{hw.gpus_per_node} × {hw.memory_gib or ''} GiB".replace("  ", " ")
+    found, hw = forecast(config), config.lab.hw
+    nodes = f"{hw.nodes} nodes of " if hw.nodes > 1 else ""
+    where = "this CPU" if hw.device == "cpu" else f"{nodes}{hw.gpus_per_node} × {hw.memory_gib} GiB"
     lora = f", LoRA of rank {config.lab.lora_rank}" if config.lab.lora_rank else ""
-    where = "this CPU" if hw.device == "cpu" else workers
-    parts = [
-        f"{trained(config)}{lora} on {where}",
-        found.text(),
-        duration(found, total_steps(config)),
-    ]
-    wrong = refused(config) if found.plan else None
-    return "\n\n".join(filter(None, [*parts, wrong])), wrong is None
+    parts = [f"{trained(config)}{lora} on {where}", found.text()]
+    if found.plan is None:
+        return "\n\n".join(parts), True
+    wrong = refused(config)
+    return "\n\n".join(
+        filter(None, [*parts, duration(found, total_steps(config)), wrong])
+    ), wrong is None
+
+
+def show(argv: list[str]) -> int:
+    """Print the plan; 1 if it doesn't fit."""
+    text, fits = told(names.composed(names.check_argv(argv)))
+    print(text)
+    return 0 if fits else 1
 
 
 def main(argv: list[str]) -> int:
@@ -51,16 +55,7 @@ def main(argv: list[str]) -> int:
         print(__doc__)
         return 0
     resolvers.register()
-    try:
-        text, fits = told(names.composed(names.check_argv(argv)))
-    except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {names.explain(error)}", file=sys.stderr)
-        return 2
-    except Mistake as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
-    print(text)
-    return 0 if fits else 1
+    return guarded(lambda: show(argv))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,6 @@ from pathlib import Path
 from statistics import fmean, median, pstdev
 from typing import NamedTuple
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from data_prep import UserError
@@ -36,7 +34,7 @@ from preflight import Mistake, names, resolvers
 from preflight.check_3_files import check_data_files
 from preflight.subject import Subject
 from rewards._rows import gold_of, read_rows
-from tools import _lab_answers, _lab_page
+from tools import _lab_answers, _lab_page, guarded
 from tools._lab_attacks import ATTACKS, FREE, words_of
 from tools._lab_page import scores
 
@@ -180,13 +178,7 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_intermixed_args(argv)
     resolvers.register()
-    try:
-        return run(args)
-    except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {names.explain(error)}", file=sys.stderr)
-    except (Mistake, UserError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    return 2
+    return guarded(lambda: run(args), UserError, ValueError, OSError)
 
 
 def run(args: argparse.Namespace) -> int:
