@@ -83,7 +83,7 @@ def sentences(folded: str) -> list[str]:
     """Sentences and lines, without marks of lists and headings."""
     parts = SENTENCE.split(MARK.sub("", WRAPPED.sub(" ", folded)).replace("**", ""))
     stripped = (part.strip(" \t\r\n|`\"')」』”") for part in parts)
-    return [part for part in stripped if part]
+    return [part for part in stripped if part.strip()]  # of other blanks, too
 
 
 def is_whole(sentence: str) -> bool:
