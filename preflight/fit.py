@@ -116,9 +116,7 @@ def excess(found: Plan) -> float:
     return over + (100 * (1 - found.concurrent) if found.starves else 0)
 
 
-def shortest(
-    config: DictConfig, free: Callable[[str], bool] = lambda key: True
-) -> list[Change] | None:
+def shortest(config: DictConfig) -> list[Change] | None:
     """Changes that make it fit, cheapest first and none too many; None if nothing does. `config` stays as it is."""
     made: dict[str, object] = {}
     before: dict[str, object] = {}
@@ -133,8 +131,6 @@ def shortest(
         for changes in list(step(config)):
             if found.fits:
                 break
-            if not all(free(key) for key, _ in changes):
-                continue
             for key, _ in changes:
                 before.setdefault(key, value(config, key))
             tried = apply(made | dict(changes))
@@ -261,10 +257,10 @@ def choose(config: DictConfig) -> dict[str, str]:
                 break
             fitting.append(config.lab.hw.tokens_per_gpu)
         change(config, (TOKENS, fitting[-1]))
-        end = (
-            "all of an update" if fitting[-1] >= most else f"{min(most, 2 * fitting[-1])} don't fit"
-        )
-        why[TOKENS] = end
+        if fitting[-1] < most:
+            why[TOKENS] = f"{min(most, 2 * fitting[-1])} don't fit"
+        else:
+            why[TOKENS] = "more are not faster" if most == MOST else "all of an update"
     if not config.lab.spmd and cuda and not given(SHARE):
         change(config, (SHARE, best_share(config)))
         why[SHARE] = "the largest that fits beside what stays"

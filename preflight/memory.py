@@ -36,7 +36,8 @@ class Engine:
         longest: tokens of the longest sequence.
         passes: training passes in one update, 1 or more.
         deferred: gradients stay whole until the last pass (use_no_sync_for_gradient_accumulation).
-        packed, flash: sequences without padding; flash-attn, also for the loss.
+        packed, flash: sequences without padding; flash-attn, also for the loss. masked: attention without it needs a
+            mask, if sequences are packed, or not equally long.
         scaled: temperature is not 1. entropy: in the training pass. chunk: tokens of the log-probabilities' entropy at
             once, or None for all. compiled: the entropy is.
         softmax: bytes of a softmax's result. foreach: the optimizer handles all weights at once, as torch
@@ -55,6 +56,7 @@ class Engine:
     checkpointing: bool = True
     packed: bool = True
     flash: bool = True
+    masked: bool = False
     tokens: int = 0
     infer_tokens: int = 0
     longest: int = 0
@@ -107,9 +109,7 @@ def layer_activations(e: Engine, tokens: int) -> float:
     """What autograd keeps of one layer."""
     s, c, frozen_norms = e.shape, e.c, bool(e.rank)
     norm = (4 + (1 if frozen_norms else 2) * c) * s.hidden  # fp32 copy, normed, scaled
-    repeated = (
-        s.kv if e.flash or e.packed is None or not e.cuda else s.q
-    )  # a mask repeats keys and values
+    repeated = s.q if e.masked else s.kv  # with a mask keys and values are repeated for each head
     attention = c * (2 * s.q + 2 * repeated) + 4 * s.heads + s.qk_norm * (4 + c) * (s.q + s.kv)
     mlp = 4 * c * s.intermediate * s.experts_per_token
     if s.experts:  # tokens are sorted by their expert, and their results put back
@@ -119,8 +119,8 @@ def layer_activations(e: Engine, tokens: int) -> float:
 
 
 def masks(e: Engine, tokens: int) -> float:
-    """A token's row of the attention mask: packed sequences without flash-attn need one."""
-    return e.c * tokens if e.packed and not e.flash else 0
+    """A token's row of the attention mask, over all that is in its row of the batch."""
+    return e.c * (tokens if e.packed else e.longest) if e.masked else 0
 
 
 def saved(e: Engine, tokens: int) -> float:

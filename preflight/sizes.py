@@ -91,6 +91,7 @@ def engine(
         checkpointing=model.enable_gradient_checkpointing,
         packed=model.use_remove_padding,
         flash=attention.startswith("flash"),
+        masked=not attention.startswith("flash"),
         deferred=OmegaConf.select(fsdp, "use_no_sync_for_gradient_accumulation", default=True),
         chunk=fsdp.entropy_from_logits_chunk_size if chunking else None,
         compiled=bool(fsdp.use_torch_compile),

@@ -88,8 +88,8 @@ def engine_of(facts: dict, settings: dict, sequences: tuple[int, int]):
     foreach = settings.pop("foreach", False)
     passes = settings.get("passes", 1)
     return Engine(
-        Shape.of(facts), flash=False, longest=length, tokens=count // passes * length, cuda=False, foreach=foreach,
-        infer_tokens=count // passes * length, softmax=settings["c"], **settings,
+        Shape.of(facts), flash=False, masked=settings["packed"], longest=length, tokens=count // passes * length,
+        infer_tokens=count // passes * length, softmax=settings["c"], foreach=foreach, cuda=False, **settings,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from plugins.results import Attempt, Result, errors, report, stats, table
+from plugins.results import Attempt, Result, compared, errors, report, stats, table
 
 CAUSE = """(RewardLoopWorker pid=7) Traceback (most recent call last):
 (RewardLoopWorker pid=7)   File "reward.py", line 1, in <module>
@@ -84,6 +84,32 @@ def test_the_statistics_of_a_run(tmp_path):
 
 def test_the_statistics_of_nothing(tmp_path):
     assert stats(tmp_path) == {"steps": 0, "validation": None, "metrics": {}}
+
+
+def test_a_run_is_compared_with_what_was_predicted(tmp_path):
+    class Expected:
+        def text(self):
+            return "the plan"
+
+        def figures(self):
+            return {"step_s": 2.0, "allocated_gib": 20.0}
+
+    config = OmegaConf.create({})
+    Attempt(tmp_path, ["launch.py"], config, Expected()).end(0)
+    assert (tmp_path / "plan.txt").read_text() == "the plan\n"
+    assert compared(tmp_path) == ""  # it logged nothing
+    key = "actor/perf/max_memory_allocated_gb"
+    values = [
+        {"timing_s/step": 9.0, key: 18.0},
+        {"timing_s/step": 2.5, key: 19.0},
+        {"timing_s/step": 2.4},
+    ]
+    lines = [json.dumps({"step": n, "data": data}) for n, data in enumerate(values, 1)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    told = "a step took 2.50 s (predicted: 2.00); the trainer 19.0 GiB of a GPU (predicted: 20.0)"
+    assert compared(tmp_path) == told and report(tmp_path, 0, 1.0, 0).startswith(told)
+    Attempt(tmp_path, ["launch.py"], config).end(0)  # a start without a plan has nothing to compare
+    assert compared(tmp_path) == ""
 
 
 def test_a_start_leaves_its_config_and_its_end_the_statistics(tmp_path):

@@ -54,6 +54,11 @@ def test_grpo_with_the_sql_reward(run, warm):
     lines = result.done.stdout.splitlines()
     assert len(lines) < 20
     assert any(re.search(r" 2/2 ", line) for line in lines), result.done.stdout
+    # what was expected of it, and what it took
+    assert "GiB of this machine" in (result.folder / "plan.txt").read_text()
+    assert re.search(
+        r"a step took [\d.]+ s \(predicted: [\d.]+\); this machine", result.done.stdout
+    )
     # the folder
     config = yaml.safe_load((result.folder / "resolved.yaml").read_text())
     assert "${" not in (result.folder / "resolved.yaml").read_text()
