@@ -15,6 +15,11 @@ from omegaconf import DictConfig
 from preflight.memory import Engine
 from preflight.sizes import Setup
 
+SLOW = {
+    "log-probs": "token_s",
+    "reference": "token_s",
+    "update": "token_update_s",
+}  # without flash-attn
 RATES = yaml.safe_load((Path(__file__).parent / "rates.yaml").read_text())
 
 
@@ -90,10 +95,12 @@ def on_gpu(
 ) -> Estimate:
     """All GPUs work alike."""
     rates, workers, server, actor = RATES["cuda"], setup.workers, setup.server, setup.actor
-    phases = {}
-    for name, (ops, _) in passes(setup, length).items():
+    phases, slow = {}, not actor.flash and actor.head == "lm"
+    for name, (ops, times) in passes(setup, length).items():
         share = rates["train_share" if "update" in name else "infer_share"]
         phases[name] = ops / (workers * flops * share)
+        if name in SLOW and slow:
+            phases[name] += times * setup.samples * length * rates[SLOW[name]] / workers
     moved = 2 * (actor.stored * actor.param_offload * 2 + actor.optimizer * actor.optimizer_offload)
     if server:
         answer = RATES["fill"] * (setup.longest - setup.prompt)
@@ -105,12 +112,16 @@ def on_gpu(
         prompts = operations(actor, setup.samples * (length - answer), length) / (
             workers * flops * rates["infer_share"]
         )
-        decoding = steps * reads / (bandwidth * rates["decode_share"])
+        launching = (
+            actor.shape.layers * rates["eager_layer_s"] if server.eager and server.rank else 0
+        )
+        decoding = steps * max(launching, reads / (bandwidth * rates["decode_share"]))
         phases = {"rollout": decoding + prompts + setup.samples * rates["sample_s"]} | phases
         moved += server.weights
     phases["rest"] = moved / (rates["pci_gb_s"] * 1e9) + (rates["step_s"] if server else 0)
     return Estimate(
         phases,
         f"sequences of {length:.0f} tokens on average, {rates['train_share']:.0%} of the data sheet's TFLOP/s and"
-        f" {rates['decode_share']:.0%} of its GB/s; not measured",
+        f" {rates['decode_share']:.0%} of its GB/s"
+        + ("; log-probabilities token by token, as verl does without flash-attn" if slow else ""),
     )

@@ -2,8 +2,8 @@
 
 Read off verl 0.9.1 (workers/engine/fsdp/transformer_impl.py, workers/rollout/vllm_rollout), torch's FSDP2 and
 transformers' decoder layers; what autograd keeps is counted tensor by tensor. tests/test_preflight_memory.py
-compares it with torch's own accounting of verl's engine on a CPU. What only a GPU has (contexts, graphs, what
-vLLM leaves when it sleeps) is in ON_GPU, and was not measured by us.
+compares it with torch's own accounting of verl's engine, on a CPU and on a GPU. What only a GPU has, beside the
+tensors, is in ON_GPU: measured in one run on an H100 (tests/memory_runs_gpu.json), but for what says otherwise.
 
 All sizes are bytes. c: bytes of a number in a forward pass (2: bf16), w: of a stored weight.
 """
@@ -15,11 +15,15 @@ from preflight.models import Shape
 GIB = 2**30
 REDUCED = 4  # gradients are summed in fp32 (reduce_dtype)
 ON_GPU = {
-    "context": 0.5 * GIB,  # of CUDA in each process, with its libraries
-    "collectives": 0.4 * GIB,  # NCCL's buffers, of more than one GPU
-    "graphs": 0.8 * GIB,  # vLLM's CUDA graphs, unless enforce_eager
-    "asleep": 0.4 * GIB,  # what a sleeping vLLM keeps beside its context
+    "trainer": 1.3
+    * GIB,  # verl's process: CUDA 0.5, NCCL's kernels 0.6, those of cuBLAS and others
+    "collectives": 0.4 * GIB,  # NCCL's buffers, of more than one GPU; assumed
+    "server": 0.6 * GIB,  # vLLM's process, beyond its share
+    "asleep": 0.9 * GIB,  # all that a sleeping vLLM keeps
+    "workspaces": 0.3 * GIB,  # of vLLM's share, beside weights, activations and cache
+    "graphs": 0.8 * GIB,  # vLLM's CUDA graphs, unless enforce_eager; assumed
 }
+UPCAST = 4  # on a GPU autocast has logsumexp work on a copy in fp32
 
 
 @dataclass(frozen=True)
@@ -151,22 +155,23 @@ def logits(e: Engine, tokens: int, train: bool) -> float:
     c, p, entropy = e.c, e.softmax, e.entropy if train else True
     scores = c * (1 + e.scaled)
     copy = 0 if e.packed else c  # padding is cut out
+    upcast = UPCAST if e.cuda and c < UPCAST else 0
     if not train:
         fused = e.packed and e.compiled
-        extra = (p + max(c, p)) * (0 if fused or e.frozen else 1)
+        extra = (p + max(c, p) + upcast) * (0 if fused or e.frozen else 1)
         if e.packed and e.chunk and not e.frozen:
             extra = 12 * min(1.0, e.chunk / max(tokens, 1))
         return tokens * e.shape.vocab * max(scores + extra, scores + copy)
-    if entropy and e.packed and e.compiled:
-        each = 4 * c + (0 if e.flash else p)
-    elif entropy:
-        each = 3 * c + 4 * p
+    if entropy and not (e.packed and e.compiled):
+        each = 3 * c + 4 * p + upcast
     elif e.flash:
         each = max(scores + copy, c * (1 + e.scaled) + copy)
     elif c == 4:
         each = c * (3 if e.packed else 4)  # logsumexp a row, gradients of rows, and these stacked
     else:
         each = scores + copy + p  # log_softmax a row
+    if entropy:
+        each = max(each, 3 * c)  # gradients of the entropy, of the log-probabilities
     return tokens * e.shape.vocab * each
 
 

@@ -55,9 +55,9 @@ class Server:
 
     def room(self, gpu: float) -> float:
         """For the cache, on a GPU of so many bytes; below 0 if the share doesn't even hold the weights."""
-        return (
-            self.cache if self.share is None else self.share * gpu - self.weights - self.activations
-        )
+        if self.share is None:
+            return self.cache
+        return self.share * gpu - self.weights - self.activations - ON_GPU["workspaces"]
 
     def concurrent(self, gpu: float) -> float:
         """Sequences of full length that the cache holds at once."""
@@ -68,7 +68,8 @@ class Server:
         graphs = 0 if self.eager or not self.cuda else ON_GPU["graphs"]
         return {
             "vLLM's weights": self.weights,
-            "vLLM's activations": self.activations,
+            "vLLM's activations": self.activations + (ON_GPU["workspaces"] if self.cuda else 0),
             "KV cache": max(0.0, self.room(gpu)),
+            "contexts": ON_GPU["server"] if self.cuda else 0,
             "graphs": graphs,
         }

@@ -2,9 +2,11 @@
 
     python tests/bench_memory.py                # all points, into tests/memory_points.json (20 minutes, 12 GB)
     python tests/bench_memory.py small_lora     # one of them
+    python tests/bench_memory.py gpu            # those of a GPU with 80 GB, into tests/memory_points_gpu.json
 
-Each point runs verl's own FSDP2 engine on the CPU with random weights and tokens; torch's profiler notes each
-allocation. tests/test_preflight_memory.py compares the file with what preflight/memory.py predicts.
+Each point runs verl's own FSDP2 engine with random weights and tokens. On the CPU torch's profiler notes each
+allocation; a GPU's allocator counts them itself. tests/test_preflight_memory.py compares the files with what
+preflight/memory.py predicts.
 """
 
 import contextlib
@@ -17,13 +19,14 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-os.environ |= {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "plugins.register"}
 warnings.filterwarnings("ignore")
-FILE = ROOT / "tests/memory_points.json"
+AT_ONCE = 4  # points on one GPU: each counts its own
+FILE, FILE_GPU = ROOT / "tests/memory_points.json", ROOT / "tests/memory_points_gpu.json"
 
 SMALL = {
     "model_type": "qwen2", "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8,
@@ -77,6 +80,26 @@ POINTS = {
     "half_a_billion_bf16_lora": (HALF, {"w": 2, "c": 2, "rank": 32, "checkpointing": True, "packed": True}, (4, 128)),
 }  # fmt: skip
 
+ONE_AND_A_HALF = HALF | {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+                         "num_attention_heads": 12}  # fmt: skip
+SEVEN = HALF | {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+                "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False}  # fmt: skip
+GPU = {"cuda": True, "foreach": True, "c": 2, "softmax": 4, "checkpointing": True, "packed": True}
+LORA = GPU | {"w": 2, "rank": 32}
+POINTS_GPU = {
+    "7b_lora": (SEVEN, LORA | {"chunk": 512}, (4, 1024)),
+    "0.5b": (HALF, GPU, (4, 1024)),
+    "0.5b_few_tokens": (HALF, GPU, (2, 128)),
+    "0.5b_padded": (HALF, GPU | {"packed": False}, (4, 1024)),
+    "0.5b_keeps_activations": (HALF, GPU | {"checkpointing": False}, (4, 512)),
+    "0.5b_entropy": (HALF, GPU | {"entropy": True}, (4, 1024)),
+    "0.5b_entropy_compiled": (HALF, GPU | {"entropy": True, "compiled": True}, (4, 1024)),
+    "0.5b_four_passes": (HALF, GPU | {"passes": 4, "chunk": 512}, (8, 1024)),
+    "0.5b_value": (HALF, GPU | {"head": "value"}, (8, 1024)),
+    "1.5b_lora": (ONE_AND_A_HALF, LORA | {"chunk": 512}, (4, 1024)),
+    "1.5b": (ONE_AND_A_HALF, GPU, (2, 1024)),
+}  # fmt: skip
+
 
 def engine_of(facts: dict, settings: dict, sequences: tuple[int, int]):
     """The prediction's Engine for a point."""
@@ -84,17 +107,37 @@ def engine_of(facts: dict, settings: dict, sequences: tuple[int, int]):
     from preflight.models import Shape
 
     count, length = sequences
-    settings = {"c": 4, "checkpointing": False, "packed": False} | settings
-    foreach = settings.pop("foreach", False)
-    passes = settings.get("passes", 1)
+    usual = {"c": 4, "checkpointing": False, "packed": False, "foreach": False, "cuda": False}
+    settings = usual | settings
+    settings.setdefault("softmax", settings["c"])
+    tokens = count // settings.get("passes", 1) * length
     return Engine(
-        Shape.of(facts), flash=False, masked=settings["packed"], longest=length, tokens=count // passes * length,
-        infer_tokens=count // passes * length, softmax=settings["c"], foreach=foreach, cuda=False, **settings,
+        Shape.of(facts), flash=False, masked=settings["packed"], longest=length, tokens=tokens, infer_tokens=tokens,
+        **settings,
     )  # fmt: skip
 
 
-class Accounting:
+class AccountingOnGpu:
     """Bytes allocated and freed inside the block: `peak` and `end`, relative to its begin."""
+
+    def __enter__(self):
+        import torch
+
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats()
+        self.begin = torch.cuda.memory_allocated()
+        return self
+
+    def __exit__(self, *exc):
+        import torch
+
+        torch.cuda.synchronize()
+        self.peak = torch.cuda.max_memory_allocated() - self.begin
+        self.end = torch.cuda.memory_allocated() - self.begin
+
+
+class Accounting:
+    """The same on a CPU."""
 
     def __enter__(self):
         import torch
@@ -121,7 +164,8 @@ def save_model(facts: dict, folder: Path, tokenizer: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(**facts)
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
     for file in tokenizer.iterdir():
         if file.name.startswith("tokenizer") or file.suffix == ".jinja":
             shutil.copy(file, folder)
@@ -139,6 +183,7 @@ def measure(
     from verl.workers.engine.base import EngineRegistry
 
     e = engine_of(facts, settings, sequences)
+    accounting = AccountingOnGpu if e.cuda else Accounting
     names = {4: "fp32", 2: "bf16"}
     with tempfile.TemporaryDirectory() as folder:
         save_model(facts, Path(folder), tokenizer)
@@ -148,11 +193,13 @@ def measure(
             lora_alpha=16, target_modules="all-linear", override_config={"attn_implementation": "sdpa"},
         )  # fmt: skip
         model.model_type = kind
-        with Accounting() as loading:
+        with accounting() as loading:
             engine = EngineRegistry.new(
                 model_type=kind, backend="fsdp2", model_config=model,
                 engine_config=FSDPEngineConfig(
-                    strategy="fsdp2", model_dtype=names[e.w], use_torch_compile=False,
+                    strategy="fsdp2", model_dtype=names[e.w], use_torch_compile=e.compiled,
+                    entropy_from_logits_with_chunking=e.chunk is not None,
+                    entropy_from_logits_chunk_size=e.chunk or 2048,
                     mixed_precision={"param_dtype": names[e.c], "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
                 ),
                 optimizer_config=FSDPOptimizerConfig(
@@ -191,11 +238,11 @@ def measure(
     for _ in range(2):  # the optimizer's state comes with the first
         data = batch(count)
         tu.assign_non_tensor(data, calculate_entropy=e.entropy)
-        with engine.train_mode(), Accounting() as update:
+        with engine.train_mode(), accounting() as update:
             engine.train_batch(data, loss_function=loss)
     data = batch(count // e.passes)
     tu.assign_non_tensor(data, calculate_entropy=True)
-    with engine.eval_mode(), Accounting() as inference:
+    with engine.eval_mode(), accounting() as inference:
         engine.infer_batch(data)
     moments = [
         v.to_local() if hasattr(v, "to_local") else v
@@ -214,18 +261,21 @@ def measure(
 
 def alone(name: str) -> dict[str, int]:
     """A point in a process of its own: what an earlier one left would be freed inside."""
-    shards = POINTS[name][1].get("shards", 1)
+    gpu = name in POINTS_GPU
+    shards = 1 if gpu else POINTS[name][1].get("shards", 1)
     command = [
         sys.executable,
         "-m",
         "torch.distributed.run",
+        "--standalone",
         f"--nproc-per-node={shards}",
         __file__,
-        name,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    platform = "nvidia" if gpu else "cpu"
+    env = os.environ | {"VERL_PLATFORM": platform, "VERL_USE_EXTERNAL_MODULES": "plugins.register"}
+    done = subprocess.run([*command, name], capture_output=True, text=True, cwd=ROOT, env=env)
     if done.returncode:
-        raise SystemExit(done.stderr)
+        raise RuntimeError(f"{name}: {done.stderr}")
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
 
 
@@ -234,11 +284,20 @@ def main(names: list[str]) -> None:
     if "RANK" in os.environ:
         under_torchrun(names[0])
         return
-    found = json.loads(FILE.read_text()) if names else {}
-    for name in names or POINTS:
-        found[name] = alone(name)
-        print(f"{name:<26}{compared(name, found[name])}", flush=True)
-    FILE.write_text(json.dumps(found, indent=1) + "\n")
+    if names == ["gpu"]:
+        names = list(POINTS_GPU)
+    gpu = bool(names) and names[0] in POINTS_GPU
+    file = FILE_GPU if gpu else FILE
+    found = json.loads(file.read_text()) if names and file.exists() else {}
+    with ThreadPoolExecutor(AT_ONCE if gpu else 1) as pool:
+        for name, one in [(name, pool.submit(alone, name)) for name in names or POINTS]:
+            try:
+                found[name] = one.result()
+            except RuntimeError as error:
+                print(error, flush=True)
+                continue
+            print(f"{name:<26}{compared(name, found[name])}", flush=True)
+            file.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def under_torchrun(name: str) -> None:
@@ -247,10 +306,10 @@ def under_torchrun(name: str) -> None:
 
     from data_prep.__main__ import main as data_prep
 
-    dist.init_process_group("gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if name in POINTS_GPU else "gloo")
     with tempfile.TemporaryDirectory() as tokenizer, contextlib.redirect_stdout(io.StringIO()):
         data_prep(["tiny_model", "--out", f"{tokenizer}/tiny"])
-        found = measure(*POINTS[name], Path(tokenizer) / "tiny")
+        found = measure(*(POINTS | POINTS_GPU)[name], Path(tokenizer) / "tiny")
     if dist.get_rank() == 0:
         print(json.dumps(found))
     dist.barrier()
@@ -260,7 +319,7 @@ def compared(name: str, measured: dict[str, int]) -> str:
     """Measured and predicted, in MiB."""
     from preflight.memory import inference, training
 
-    e = engine_of(*POINTS[name])
+    e = engine_of(*(POINTS | POINTS_GPU)[name])
     predicted = {
         "stored": e.stored, "optimizer": e.optimizer, "update": sum(training(e).values()),
         "inference": sum(inference(e).values()),

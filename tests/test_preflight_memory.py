@@ -3,12 +3,14 @@
 import dataclasses
 import json
 
+import bench_gpu
 import bench_memory
 import pytest
 
-from preflight.memory import Engine, inference, training
+from preflight.memory import ON_GPU, Engine, inference, training
 from preflight.memory_vllm import Server
 from preflight.models import Shape, UnknownModel, facts_of, shipped
+from preflight.plan import allocated, plan_of
 
 SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 4, "vocab_size": 1000}  # fmt: skip
@@ -22,7 +24,9 @@ FAMILIES = {
     "qwen3 with biases": SMALL | {"model_type": "qwen3", "head_dim": 64, "attention_bias": True},
 }
 MODELS = {path: facts for path, facts in shipped().items() if "Coder" not in path} | FAMILIES
-POINTS = json.loads(bench_memory.FILE.read_text())
+SETTINGS = bench_memory.POINTS | bench_memory.POINTS_GPU
+POINTS = json.loads(bench_memory.FILE.read_text()) | json.loads(bench_memory.FILE_GPU.read_text())
+RUNS = json.loads(bench_gpu.FILE.read_text())
 
 
 def built(facts: dict, kind: str):
@@ -88,18 +92,31 @@ def test_facts_come_from_the_hubs_cache(tmp_path, monkeypatch):
 
 
 def test_all_points_were_measured():
-    assert set(POINTS) == set(bench_memory.POINTS)
+    assert set(POINTS) == set(SETTINGS)
 
 
 @pytest.mark.parametrize("name", POINTS)
 def test_what_was_measured_is_predicted(name):
     """Within 10 %, and not more than 5 % too low; weights and AdamW's moments to the last percent."""
-    engine, measured = bench_memory.engine_of(*bench_memory.POINTS[name]), POINTS[name]
+    engine, measured = bench_memory.engine_of(*SETTINGS[name]), POINTS[name]
     assert measured["stored"] == pytest.approx(engine.stored, rel=0.01)
     assert measured["optimizer"] == pytest.approx(engine.optimizer, rel=0.01)
     for phase, parts in (("update", training(engine)), ("inference", inference(engine))):
         ratio = sum(parts.values()) / measured[phase]
         assert 0.95 <= ratio <= 1.10, f"{phase}: {ratio:.3f}"
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_on_a_gpu_is_predicted(name, composer):
+    """Of each phase what all processes took, and what torch allocated: within 10 %, and not more than 5 % too low."""
+    run = RUNS[name]
+    predicted = plan_of(composer(*bench_gpu.USUAL, *run["overrides"])).phases
+    assert run["exit"] == 0 and set(predicted) <= set(run["phases"])
+    for phase, parts in predicted.items():
+        measured = run["phases"][phase]
+        assert 0.95 <= sum(parts.values()) / measured["gpu"] <= 1.10, phase
+        if phase != "rollout":
+            assert 0.95 <= allocated(parts) / measured["allocated"] <= 1.10, phase
 
 
 @pytest.mark.real
@@ -147,7 +164,8 @@ def test_the_cache_gets_what_is_left():
     assert (
         server.token == 2 * 28 * 2 * 128 * 2
     )  # keys and values of 28 layers, 2 heads of 128, in bf16
-    assert server.room(gpu) == pytest.approx(12 * 2**30 - server.weights - server.activations)
+    beside = server.activations + ON_GPU["workspaces"]
+    assert server.room(gpu) == pytest.approx(12 * 2**30 - server.weights - beside)
     assert server.concurrent(gpu) == pytest.approx(server.room(gpu) / server.token / 2048)
     assert (
         dataclasses.replace(server, share=0.1).concurrent(gpu) == 0
