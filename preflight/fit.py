@@ -27,6 +27,7 @@ from preflight.sizes import setup_of
 
 Change = tuple[str, object]
 TOKENS, SHARE, RANK = "lab.hw.tokens_per_gpu", "lab.hw.rollout_memory", "lab.lora_rank"
+DTYPE = "lab.hw.weights_dtype"
 LORA = 32
 MANY = 4096  # tokens of a pass that keep a GPU busy
 SHARES = [round(0.05 * k, 2) for k in range(18, 1, -1)]  # 0.9 to 0.1
@@ -94,7 +95,7 @@ def adapter(config: DictConfig) -> Iterator[list[Change]]:
     """LoRA, then on bf16 weights."""
     if not config.lab.lora_rank:
         yield [(RANK, LORA)]
-    yield [(RANK, config.lab.lora_rank or LORA), ("lab.hw.weights_dtype", "bf16")]
+    yield [(RANK, config.lab.lora_rank or LORA), (DTYPE, "bf16")]
 
 
 STEPS = (  # what costs least time first
@@ -162,7 +163,8 @@ def refused(config: DictConfig) -> str | None:
     if found.fits:
         return None
     if changes := shortest(config):
-        return f"{told(found)} It fits with: {written(changes)} (lab.plan=auto chooses)"
+        hint = "" if config.lab.plan == "auto" else " (lab.plan=auto chooses)"
+        return f"{told(found)} It fits with: {written(changes)}{hint}"
     smaller = next(smaller_models(config), None)
     return (f"{told(found)} No setting makes it fit: take a smaller model"
             f"{f' (model={smaller} would)' if smaller else ''}, shorter sequences, or more GPUs.")  # fmt: skip
@@ -213,26 +215,35 @@ def best_share(config: DictConfig) -> float | None:
     return None
 
 
+def trainable(config: DictConfig) -> list[list[Change]]:
+    """All weights, LoRA, LoRA on bf16 weights: what the command line leaves open of them."""
+    ways, rank = [[]], config.lab.lora_rank
+    if not rank and not given(RANK):
+        ways.append([(RANK, LORA)])
+    if (rank or len(ways) > 1) and config.lab.hw.weights_dtype != "bf16" and not given(DTYPE):
+        ways.append([*ways[-1], (DTYPE, "bf16")])
+    return ways
+
+
 def choose(config: DictConfig) -> dict[str, str]:
     """lab.plan=auto: set what the command line leaves open so that the run fits and is fast.
 
-    First of all weights or LoRA, then what has to be offloaded, each only if it must be; then tokens a pass, as
-    many as fit; then vLLM's share of the memory, as large as fits.
+    First of all weights or LoRA, and in which type, then what has to be offloaded, each only if it must be; then tokens
+    a pass, as many as fit; then vLLM's share of the memory, as large as fits.
 
     Returns:
         of each key that it set: why. Empty if nothing fits, and then nothing is changed.
     """
-    ranks = [[]] if config.lab.lora_rank or given(RANK) else [[], [(RANK, LORA)]]
     enough = min(MANY, tokens_of_update(config))
     most = min(MOST, max(longest(config), tokens_of_update(config)))
     cuda = config.lab.hw.device != "cpu"
-    for rank, least, offload in (
-        (r, max(longest(config), n), o)
-        for r in ranks
+    for way, least, offload in (
+        (w, max(longest(config), n), o)
+        for w in trainable(config)
         for n in (enough, 0)
         for o in (OFFLOADS if cuda else [[]])
     ):
-        wanted = rank + (NO_OFFLOAD if cuda else []) + offload + [(TOKENS, least)]
+        wanted = way + (NO_OFFLOAD if cuda else []) + offload + [(TOKENS, least)]
         wanted = [(key, new) for key, new in dict(wanted).items() if not given(key)]
         back = change(config, *wanted)
         if best_share(config):
@@ -241,8 +252,11 @@ def choose(config: DictConfig) -> dict[str, str]:
     else:
         return {}
     why = {}
-    if rank:
-        why[RANK] = "all weights don't fit, with anything offloaded"
+    reasons = {
+        RANK: "all weights don't fit, with anything offloaded",
+        DTYPE: "in fp32 they don't fit",
+    }
+    why |= {key: reasons[key] for key, _ in way}
     for key, new in offload:
         if (key, new) in wanted:
             why[key] = "without it there is too little room"
