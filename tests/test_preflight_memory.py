@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import bench_gpu
 import bench_memory
@@ -117,6 +118,27 @@ def test_a_run_on_a_gpu_is_predicted(name, composer):
         assert 0.95 <= sum(parts.values()) / measured["gpu"] <= 1.10, phase
         if phase != "rollout":
             assert 0.95 <= allocated(parts) / measured["allocated"] <= 1.10, phase
+
+
+def test_the_bench_gives_each_phase_what_it_took():
+    """verl's process is 7, vLLM's 8, the bench itself another; the sync begins when vLLM wakes."""
+    memory = bench_gpu.Memory()
+    mine = {os.getpid(): 99}
+    memory.samples = [
+        (t, mine | {7: a, 8: b}) for t, a, b in [(1, 2, 9), (2, 5, 1), (3, 6, 1), (4, 3, 4), (5, 1, 7), (6, 1, 8)]
+    ]  # fmt: skip
+    marks = [
+        {"phase": "update", "begin": 1.5, "end": 2.5, "pid": 7, "allocated": 4, "reserved": 5},
+        {"phase": "wake", "begin": 3.5, "pid": 7},
+        {"phase": "cache", "begin": 4.5, "pid": 7},
+        {"phase": "weight sync", "begin": 2.6, "end": 4.6, "pid": 7, "allocated": 3, "reserved": 3},
+        {"phase": "update", "begin": 5.5, "end": 6.5, "pid": 7, "allocated": 2, "reserved": 2},
+    ]
+    assert bench_gpu.phases(marks, memory) == {
+        "update": {"allocated": 4, "reserved": 5, "gpu": 9, "verl": 5, "vllm": 8},
+        "weight sync": {"allocated": 3, "reserved": 3, "gpu": 7, "verl": 3, "vllm": 4},
+        "rollout": {"gpu": 8, "verl": 1, "vllm": 7},
+    }
 
 
 @pytest.mark.real

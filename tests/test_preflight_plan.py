@@ -159,7 +159,10 @@ AUTO = {
     ("hw=rtx4070",): {"lab.lora_rank": 32, "lab.hw.optimizer_offload": False},
     ("hw=a100", "model=qwen2_5_7b"): {"lab.lora_rank": 32},
     ("hw=l40s", "model=qwen2_5_7b"): {"lab.lora_rank": 32, "lab.hw.weights_dtype": "bf16"},
-    ("hw=l40s", "model=qwen2_5_7b", "lab.lora_rank=8"): {"lab.lora_rank": 8, "lab.hw.weights_dtype": "bf16"},
+    ("hw=l40s", "model=qwen2_5_7b", "lab.lora_rank=8"): {
+        "lab.lora_rank": 8,
+        "lab.hw.weights_dtype": "bf16",
+    },
     ("hw=a100_40g", "dataset=spider"): {"lab.lora_rank": 0},
     ("hw=h100x8", "dataset=spider"): {"lab.lora_rank": 0, "lab.hw.param_offload": False},
     ("algo=sft", "hw=a10g", "model=qwen3_4b"): {"lab.lora_rank": 32},
