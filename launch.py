@@ -22,7 +22,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from plugins import results
 from preflight import Mistake, check, names, resolvers
-from preflight.forecast import forecast
 
 ROOT = Path(__file__).resolve().parent
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `start`, which tells them in a line or two
@@ -53,6 +52,10 @@ def command(config: DictConfig, run_dir: Path, folder: str, python: str | None) 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
 def job(config: DictConfig) -> None:
     """Check and run one composed config."""
+    from plugins import supervisor  # --cfg job doesn't wait for these
+    from plugins.progress import Progress
+    from preflight.forecast import forecast
+
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     try:
         expected = forecast(config)
@@ -61,9 +64,6 @@ def job(config: DictConfig) -> None:
         print(f"error: {mistake}", file=sys.stderr)
         finished.append(results.Result(run_dir, 2))
         return
-    from plugins import supervisor
-    from plugins.progress import Progress
-
     OmegaConf.resolve(config)
     for root in config.lab.unused:
         OmegaConf.set_struct(config, False)

