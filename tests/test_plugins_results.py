@@ -43,6 +43,12 @@ def test_a_log_without_an_error_says_so(log):
     assert "exit status 137. Its log names no error." in report(log.parent, 137, 60, 0)
 
 
+def test_a_known_trap_comes_with_its_cure(log):
+    log.write_text("E InvalidAuthToken: missing\n" * 2 + END)
+    assert report(log.parent, 1, 60, 0).count("RAY_AUTH_MODE=token") == 1
+    assert "RAY_AUTH_MODE" not in report(log.parent, 1, 60, log.stat().st_size - len(END))
+
+
 @pytest.mark.parametrize(("metric", "best"), [("val-core/x/acc/mean@1", 1), ("val/loss", 0)])
 def test_the_best_job_is_marked(tmp_path, metric, best):
     """The highest accuracy, the lowest loss; a failed job is never the best."""

@@ -39,7 +39,10 @@ print("code", code, "left", len(supervisor.descendants()))
 
 def supervise(folder: Path, code: str, *more: str) -> subprocess.Popen:
     command = [sys.executable, "-c", SUPERVISE, str(folder), code, *more]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # see conftest's start
+    )  # fmt: skip
 
 
 def mess(folder: Path) -> tuple[int, Path]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import secrets
 import shutil
 import socket
 import subprocess
@@ -193,8 +194,10 @@ def test_stages_with_an_adapter(sql_demo, tiny_model, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def cluster(tmp_path_factory):
-    """The address of a Ray that is not the run's own."""
+def cluster(tmp_path_factory, monkeypatch):
+    """The address of a Ray that is not the run's own, and asks for a token."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     folder = tempfile.mkdtemp(prefix="ray-")  # short: sockets lie in it
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
