@@ -8,6 +8,7 @@ import math
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -150,15 +151,20 @@ def total_steps(config: DictConfig) -> int | None:
     return have and have // config.data.train_batch_size * config.trainer.total_epochs
 
 
+def since(log: Path, begin: int) -> Iterator[str]:
+    """The lines of a log from a byte on."""
+    with open(log, errors="replace") as stream:
+        stream.seek(begin)
+        yield from stream
+
+
 def errors(log: Path, begin: int = 0, lines: int = 12) -> list[list[str]]:
     """The lines of a log that say what went wrong: its first error, and its last if it is another.
 
     The first is often the cause, and the last what verl made of it. Each with the end of its
     traceback, at most `lines` long; nothing if the log has no error. `begin`: byte to start at.
     """
-    with open(log, errors="replace") as stream:
-        stream.seek(begin)
-        clean = [RAY_PREFIX.sub("", ANSI.sub("", line)).rstrip() for line in stream]
+    clean = [RAY_PREFIX.sub("", ANSI.sub("", line)).rstrip() for line in since(log, begin)]
     clean = [line for line in clean if line.strip() and not re.fullmatch(r"[\s^~]+", line)]
     found = [i for i, line in enumerate(clean) if ERROR.match(line)]
     blocks = []
@@ -198,9 +204,8 @@ def report(run_dir: Path, code: int, stall_timeout_s: float, begin: int) -> str:
     ]
     said = "\n\nand the last:\n\n".join(blocks)
     said = f" The first error in its log:\n\n{said}\n\n" if said else " Its log names no error.\n"
-    with open(run_dir / "log.txt", errors="replace") as stream:
-        stream.seek(begin)
-        cures = {cure for line in stream for word, cure in CURES.items() if word in line}
+    lines = since(run_dir / "log.txt", begin)
+    cures = {cure for line in lines for word, cure in CURES.items() if word in line}
     said += "".join(f"{cure}\n" for cure in cures)
     return f"\nverl ended with exit status {code}.{said}The whole log: {log}"
 

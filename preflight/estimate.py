@@ -15,11 +15,11 @@ from omegaconf import DictConfig
 from preflight.memory import Engine
 from preflight.sizes import Setup
 
-SLOW = {
+SLOW = {  # phases that take one token after the other without flash-attn, and their rate
     "log-probs": "token_s",
     "reference": "token_s",
     "update": "token_update_s",
-}  # without flash-attn
+}
 RATES = yaml.safe_load((Path(__file__).parent / "rates.yaml").read_text())
 
 

@@ -57,8 +57,8 @@ def round_s(seconds: float) -> str:
 
 def forecast(config: DictConfig) -> Forecast:
     """Plan and estimate; with lab.plan=auto `config` is changed first. lab.plan=off: neither."""
-    if config.lab.plan == "off" or (wrong := unusable(config)):
-        return Forecast(None, None, {}, "lab.plan=off" if config.lab.plan == "off" else wrong)
+    if none := "lab.plan=off" if config.lab.plan == "off" else unusable(config):
+        return Forecast(None, None, {}, none)
     try:
         chosen = choose(config) if config.lab.plan == "auto" else {}
         setup = setup_of(config)

@@ -15,8 +15,7 @@ from preflight.models import Shape
 GIB = 2**30
 REDUCED = 4  # gradients are summed in fp32 (reduce_dtype)
 ON_GPU = {
-    "trainer": 1.3
-    * GIB,  # verl's process: CUDA 0.5, NCCL's kernels 0.6, those of cuBLAS and others
+    "trainer": 1.3 * GIB,  # verl's process: CUDA 0.5, NCCL's kernels 0.6, cuBLAS's and others
     "collectives": 0.4 * GIB,  # NCCL's buffers, of more than one GPU; assumed
     "server": 0.6 * GIB,  # vLLM's process, beyond its share
     "asleep": 0.9 * GIB,  # all that a sleeping vLLM keeps

@@ -9,17 +9,21 @@ which needs more fails. Beside torch's own accounting (tests/memory_probe.py) NV
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import bench_memory
+
+from plugins.progress import read_metrics
+from preflight import names, resolvers
+from preflight.memory import GIB
+from preflight.names import ROOT
+from preflight.plan import allocated, plan_of
+
 FILE = ROOT / "tests/memory_runs_gpu.json"
-GIB = 2**30
 LIMIT_S = 400  # of one run
 USUAL = [
     "algo=grpo", "reward=sql", "dataset=sql_demo", "data.max_prompt_length=256", "data.max_response_length=512",
@@ -41,27 +45,17 @@ POINTS = {  # overrides over USUAL; the card is the profile's
 
 def composed(overrides: list[str]):
     """The resolved config of a run."""
-    from preflight import names, resolvers
-
     resolvers.register()
     return names.composed([*USUAL, *overrides])
 
 
 def save_model(facts: dict, folder: Path) -> None:
     """Random weights, and a tokenizer that knows each of the model's tokens."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     from data_prep.__main__ import main as data_prep
 
     tiny = folder.with_suffix(".tiny")
     data_prep(["tiny_model", "--out", str(tiny)])
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        config = AutoConfig.for_model(**facts, eos_token_id=2, pad_token_id=0)
-        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
-    for file in tiny.iterdir():
-        if file.name.startswith("tokenizer") or file.suffix == ".jinja":
-            shutil.copy(file, folder)
+    bench_memory.save_model(facts | {"eos_token_id": 2, "pad_token_id": 0}, folder, tiny)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     words = tokenizer["model"]["vocab"]
     words |= {f"<{i}>": i for i in range(len(words), facts["vocab_size"])}
@@ -134,12 +128,7 @@ def run(name: str, work: Path) -> dict:
         ).returncode  # fmt: skip
     del ballast
     marks = [json.loads(line) for line in probe.read_text().splitlines()] if probe.exists() else []
-    metrics = run_dir / "metrics.jsonl"
-    steps = (
-        [json.loads(line)["data"] for line in metrics.read_text().splitlines()]
-        if metrics.exists()
-        else []
-    )
+    steps = list(read_metrics(run_dir / "metrics.jsonl").values())
     (work / f"{name}.samples.json").write_text(json.dumps(memory.samples))
     return {
         "exit": code, "gpu": torch.cuda.get_device_name(), "total": total, "card": card, "overrides": overrides,
@@ -181,8 +170,6 @@ def phases(marks: list[dict], memory: Memory) -> dict[str, dict[str, int]]:
 
 def compared(name: str, found: dict) -> str:
     """Measured, predicted, and how far off: of the GPU, and of torch's allocator in verl's own process. GiB."""
-    from preflight.plan import allocated, plan_of
-
     lines = [f"{name}: exit {found['exit']}, {found['gpu']}, {found['card'] / GIB:.1f} GiB of it"]
     for phase, parts in plan_of(composed(found["overrides"])).phases.items():
         measured = found["phases"].get(phase)
@@ -200,12 +187,12 @@ def compared(name: str, found: dict) -> str:
     return "\n".join(lines)
 
 
-def main(names: list[str]) -> None:
+def main(points: list[str]) -> None:
     """Measure the points that are named, or all."""
     work = Path(os.environ.get("OUT") or "outputs/bench_gpu").resolve()
     work.mkdir(parents=True, exist_ok=True)
     found = json.loads(FILE.read_text()) if FILE.exists() else {}
-    for name in names or POINTS:
+    for name in points or POINTS:
         found[name] = run(name, work)
         FILE.write_text(json.dumps(found, indent=1) + "\n")
         print(compared(name, found[name]), flush=True)

@@ -24,8 +24,10 @@ from pathlib import Path
 
 from memory_settings import POINTS, POINTS_GPU
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from preflight import memory
+from preflight.models import Shape
+from preflight.names import ROOT
+
 warnings.filterwarnings("ignore")
 AT_ONCE = 4  # points on one GPU: each counts its own
 FILE, FILE_GPU = ROOT / "tests/memory_points.json", ROOT / "tests/memory_points_gpu.json"
@@ -33,15 +35,12 @@ FILE, FILE_GPU = ROOT / "tests/memory_points.json", ROOT / "tests/memory_points_
 
 def engine_of(facts: dict, settings: dict, sequences: tuple[int, int]):
     """The prediction's Engine for a point."""
-    from preflight.memory import Engine
-    from preflight.models import Shape
-
     count, length = sequences
     usual = {"c": 4, "checkpointing": False, "packed": False, "foreach": False, "cuda": False}
     settings = usual | settings
     settings.setdefault("softmax", settings["c"])
     tokens = count // settings.get("passes", 1) * length
-    return Engine(
+    return memory.Engine(
         Shape.of(facts), flash=False, masked=settings["packed"], longest=length, tokens=tokens, infer_tokens=tokens,
         **settings,
     )  # fmt: skip
@@ -247,12 +246,10 @@ def under_torchrun(name: str) -> None:
 
 def compared(name: str, measured: dict[str, int]) -> str:
     """Measured and predicted, in MiB."""
-    from preflight.memory import inference, training
-
     e = engine_of(*(POINTS | POINTS_GPU)[name])
     predicted = {
-        "stored": e.stored, "optimizer": e.optimizer, "update": sum(training(e).values()),
-        "inference": sum(inference(e).values()),
+        "stored": e.stored, "optimizer": e.optimizer, "update": sum(memory.training(e).values()),
+        "inference": sum(memory.inference(e).values()),
     }  # fmt: skip
     return "  ".join(
         f"{k} {measured[k] / 2**20:.1f} {v / 2**20:.1f} {v / measured[k] - 1:+.1%}"

@@ -163,6 +163,11 @@ def warm(sql_demo, tiny_model, tmp_path_factory):
     return Run(folder, done)
 
 
+def heed_ctrl_c() -> None:
+    """For preexec_fn: tests that a shell put into the background ignore Ctrl-C, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(sql_demo, tiny_model, tmp_path):
     """`start("algo=ppo", ...)` → a running launch.py on the small data; 16 prompts validate."""
@@ -181,8 +186,7 @@ def start(sql_demo, tiny_model, tmp_path):
         process = subprocess.Popen(
             [sys.executable, "launch.py", *args, *overrides],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            # tests that a shell put into the background ignore Ctrl-C, and so would their children
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=heed_ctrl_c,
         )  # fmt: skip
         started.append(process)
         return process

@@ -24,6 +24,13 @@ PHASES = {
 inside: list[str] = []
 
 
+def write(name: str, begin: float, **more) -> None:
+    """A line of the file."""
+    line = {"phase": name, "begin": begin, "pid": os.getpid()} | more
+    with open(os.environ["LAB_MEMORY_PROBE"], "a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
 @contextlib.contextmanager
 def phase(name: str):
     """Note what happens inside, unless a phase that is going on has called it."""
@@ -41,16 +48,11 @@ def phase(name: str):
     finally:
         torch.cuda.synchronize()
         inside.clear()
-        line = {
-            "phase": name,
-            "begin": begin,
-            "end": time.time(),
-            "pid": os.getpid(),
+        peaks = {
             "allocated": torch.cuda.max_memory_allocated(),
             "reserved": torch.cuda.max_memory_reserved(),
         }
-        with open(os.environ["LAB_MEMORY_PROBE"], "a") as file:
-            file.write(json.dumps(line) + "\n")
+        write(name, begin, end=time.time(), **peaks)
 
 
 def noted(name: str, function):
@@ -88,10 +90,7 @@ def note_cache(module) -> None:
 
     @functools.wraps(resume)
     async def wrapper(self, tags):
-        phase = "cache" if "kv_cache" in tags else "wake"
-        line = {"phase": phase, "begin": time.time(), "pid": os.getpid()}
-        with open(os.environ["LAB_MEMORY_PROBE"], "a") as file:
-            file.write(json.dumps(line) + "\n")
+        write("cache" if "kv_cache" in tags else "wake", time.time())
         return await resume(self, tags)
 
     module.ServerAdapter.resume = wrapper

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, heed_ctrl_c
 
 from data_prep.__main__ import main
 
@@ -121,7 +121,7 @@ def start(out, *options: str) -> subprocess.Popen:
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # see conftest's start
+        preexec_fn=heed_ctrl_c,
     )
     end = time.monotonic() + 60
     while not list(out.glob(".partial/files/*.parquet")):

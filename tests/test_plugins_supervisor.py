@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, heed_ctrl_c
 
 # A "run" that does what Ray does at its worst: a child in its own session whose parent ends at once,
 # and a block of shared memory that nobody unlinks.
@@ -40,9 +40,8 @@ print("code", code, "left", len(supervisor.descendants()))
 def supervise(folder: Path, code: str, *more: str) -> subprocess.Popen:
     command = [sys.executable, "-c", SUPERVISE, str(folder), code, *more]
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # see conftest's start
-    )  # fmt: skip
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
 
 
 def mess(folder: Path) -> tuple[int, Path]:
