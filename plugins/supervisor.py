@@ -57,8 +57,14 @@ def become_reaper() -> None:
 
 
 def descendants() -> list[psutil.Process]:
-    """All living processes below this one."""
+    """All processes below this one."""
     return psutil.Process().children(recursive=True)
+
+
+def lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):  # its parent may wait for it at any time
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def shared_memory_of(processes: list[psutil.Process]) -> set[str]:
@@ -81,7 +87,7 @@ def is_tracker(process: psutil.Process) -> bool:
 def stop_all() -> None:
     """Kill every descendant, until none is left (a dying parent may still fork)."""
     for attempt in range(50):
-        left = [p for p in descendants() if p.status() != psutil.STATUS_ZOMBIE]
+        left = [process for process in descendants() if lives(process)]
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if attempt > 20 or not is_tracker(process):  # trackers end when all others have
@@ -125,21 +131,24 @@ def fork_server(env: dict[str, str], folder: str, log):
         server.wait()
 
 
-def watch(process: subprocess.Popen, progress: Callable[[], float], stall_timeout_s: float) -> set:
-    """Wait for the process to end; returns the shared memory that was seen in use meanwhile.
+def watch(
+    process: subprocess.Popen, progress: Callable[[], float], stall_timeout_s: float, memory: set
+) -> None:
+    """Wait for the process to end.
 
     Args:
         progress: called at every tick; returns when the run last moved on (time.time()).
         stall_timeout_s: raise Stalled after so many seconds without progress.
+        memory: gets the shared memory that is seen in use meanwhile, however this ends.
     """
-    memory, looked = set(), 0.0
+    looked = 0.0
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(TICK_S)
             progress()
-            return memory
+            return
         if time.time() - looked > 5:
-            memory |= shared_memory_of(descendants())
+            memory.update(shared_memory_of(descendants()))
             looked = time.time()
         if time.time() - progress() > stall_timeout_s:
             raise Stalled
@@ -179,7 +188,7 @@ def run(
             stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         try:
-            memory = watch(process, progress, stall_timeout_s)
+            watch(process, progress, stall_timeout_s, memory)
             code = process.returncode
         except Stalled:
             code = 124

@@ -32,8 +32,9 @@ import math
 import pickle
 from typing import NamedTuple
 
+from rewards import _limits_worker
 from rewards._limits_pool import ProcessEnded, Raised, Stopped, pool_of
-from rewards._limits_worker import call_reward, module_at, trace_of
+from rewards._limits_worker import call_reward, called, module_at, trace_of
 
 logger = logging.getLogger(__name__)
 STOPS_TOLD = 20  # in the log of a process; all are counted by their metric
@@ -93,7 +94,7 @@ async def call(
     except Raised as error:
         trace, cause = str(error), error.cause
     except Exception as error:
-        trace, cause = trace_of(error, __file__)
+        trace, cause = trace_of(error, __file__, _limits_worker.__file__)
     raise RewardError(f"the reward {name} of {path} raised, at {shown(row)}\n{trace}", cause)
 
 
@@ -115,9 +116,9 @@ async def _here(function, row: tuple, options: dict, limits: Limits):
     before = _inherited.set(limits)
     try:
         if inspect.iscoroutinefunction(function):
-            made = function(*row, **options)
+            made = called(function, row, options)
         else:
-            made = asyncio.to_thread(function, *row, **options)
+            made = asyncio.to_thread(called, function, row, options)
         if limits.loop_timeout_s is None:
             return await made
         task = asyncio.ensure_future(made)

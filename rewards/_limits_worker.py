@@ -34,6 +34,7 @@ import traceback
 import zlib
 from collections import deque
 
+ROW = ("data_source", "solution_str", "ground_truth", "extra_info")  # as verl names them
 HEADER = struct.Struct("<IId")  # size of what follows, number of the call, seconds or a flag
 OUT_OF_MEMORY = 77  # exit status of a runner
 PARENT_POLL_S = 1.0
@@ -66,7 +67,12 @@ unpickled = functools.lru_cache(maxsize=64)(pickle.loads)  # what all calls of a
 def call_reward(shared: bytes, row: tuple):
     """`shared`: path, name and options, pickled."""
     path, name, options = unpickled(shared)
-    return getattr(module_at(path), name)(*row, **options)
+    return called(getattr(module_at(path), name), row, options)
+
+
+def called(function, row: tuple, options: dict):
+    """By name, as verl calls a reward: its parameters may stand in any order, or be `**kwargs`."""
+    return function(**dict(zip(ROW, row, strict=True)), **options)
 
 
 def frames(buffer: bytearray):
@@ -108,11 +114,11 @@ def answer(body: bytes) -> str:
         return json.dumps({"error": trace, "cause": cause})
 
 
-def trace_of(error: BaseException, caller: str) -> tuple[str, str]:
-    """The error with its traceback from where the file `caller` was left, and in one line."""
+def trace_of(error: BaseException, *callers: str) -> tuple[str, str]:
+    """The error with its traceback from where the last of the files `callers` was left, and in one line."""
     trace = own = error.__traceback__
     while trace:
-        own = trace.tb_next if trace.tb_frame.f_code.co_filename == caller else own
+        own = trace.tb_next if trace.tb_frame.f_code.co_filename in callers else own
         trace = trace.tb_next
     lines = traceback.format_exception(type(error), error, own)
     return "".join(lines).rstrip(), f"{type(error).__name__}: {error}"

@@ -3,7 +3,8 @@
 import asyncio
 import sqlite3
 import time
-from pathlib import Path
+
+import psutil
 
 from rewards.sql import compute_score
 
@@ -64,19 +65,13 @@ MODES = {
 
 def alive(pid):
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
 def descendants(pid):
-    """Process ids below pid, from the kernel's own lists."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += [int(child), *descendants(int(child))]
-    return found
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 
 
 def wait_until(condition, seconds=5.0):

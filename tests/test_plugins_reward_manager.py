@@ -102,21 +102,21 @@ def test_a_model_that_takes_turns(score):
         "reward_extra_info"
     ]["seen"]
     assert (source, answer, gold, extra["messages"]) == (None, "Three.", None, MESSAGES)
-    nothing = "def score(*row, **options): return float('nan')"
+    nothing = "def score(**row): return float('nan')"
     assert math.isnan(score(nothing, **SERVED)["reward_score"])
     with pytest.raises(RuntimeError, match=r"lab\.reward_model\.gpus=1"):
         score(nothing, overrides=own, **SERVED)
 
 
 def test_limits_are_those_of_the_config(score):
-    hangs = "def score(*row, **options): time.sleep(1000)"
+    hangs = "def score(**row): time.sleep(1000)"
     result = score(hangs, overrides=["lab.reward_limits.timeout_s=0.3"])
     assert math.isnan(result["reward_score"])
     assert result["reward_extra_info"]["stopped"] == "timeout"
-    eats = "def score(*row, **options): return len(bytearray(1 << 30))"
+    eats = "def score(**row): return len(bytearray(1 << 30))"
     assert score(eats)["reward_extra_info"]["stopped"] == "memory"
     with pytest.raises(RewardError, match=r"data_source='s'(.|\n)*KeyError: 'db2'"):
-        score("def score(source, answer, gold, info): return info['db2']")
+        score("def score(**row): return row['extra_info']['db2']")
 
 
 def test_verls_own_functions_are_limited_too(score):
@@ -141,7 +141,7 @@ def test_long_answers_cost_what_they_do_in_verl(score, tokenizer, tokens, penalt
     buffer = f"{OVERLONG}.overlong_buffer_cfg"
     shaping = [f"{OVERLONG}.max_resp_len=10", f"{buffer}.enable=true", f"{buffer}.len=4",
                f"{buffer}.penalty_factor=1.0", f"{buffer}.log=true"]  # fmt: skip
-    right = "def score(*row, **options): return {'score': 2.0, 'acc': 1.0}"
+    right = "def score(**row): return {'score': 2.0, 'acc': 1.0}"
     result = score(right, answer, overrides=shaping)
     info = result["reward_extra_info"]
     assert (result["reward_score"], info["overlong_reward"]) == (2.0 + penalty, penalty)
@@ -149,7 +149,7 @@ def test_long_answers_cost_what_they_do_in_verl(score, tokenizer, tokens, penalt
     verls = ["reward.reward_manager.source=register", "reward.reward_manager.name=dapo"]
     expected = score(right, answer, overrides=[*shaping, *verls])["reward_score"]
     assert result["reward_score"] == pytest.approx(float(expected))
-    nothing = "def score(*row, **options): return float('nan')"
+    nothing = "def score(**row): return float('nan')"
     assert "overlong" not in score(nothing, answer, overrides=shaping)["reward_extra_info"]
     assert score(right, answer, overrides=[*shaping, f"{buffer}.enable=false"])["reward_score"] == 2
     with pytest.raises(ValueError, match="must be from 1 to"):
@@ -159,6 +159,6 @@ def test_long_answers_cost_what_they_do_in_verl(score, tokenizer, tokens, penalt
 def test_groups_are_judged_by_acc_or_else_by_score(score):
     judged = ["algorithm.filter_groups.metric=acc_or_score"]
     for result, value in {"{'score': 0.1, 'acc': 0.0}": 0.0, "{'score': 0.1}": 0.1}.items():
-        info = score(f"def score(*row): return {result}", overrides=judged)["reward_extra_info"]
+        info = score(f"def score(**row): return {result}", overrides=judged)["reward_extra_info"]
         assert info["acc_or_score"] == value
-    assert "acc_or_score" not in score("def score(*row): return 1.0")["reward_extra_info"]
+    assert "acc_or_score" not in score("def score(**row): return 1.0")["reward_extra_info"]

@@ -11,19 +11,26 @@ import psutil
 import pytest
 from conftest import ROOT, heed_ctrl_c
 
-# A "run" that does what Ray does at its worst: a child in its own session whose parent ends at once,
-# and a block of shared memory that nobody unlinks.
-MESS = """
+from plugins import supervisor
+
+# A "run" that does what Ray does at its worst: a block of shared memory that nobody unlinks, and a
+# child in its own session whose parent ends at once.
+BLOCK = """
 import os, subprocess, sys, time
 from multiprocessing import resource_tracker, shared_memory
-orphan = "import os, time; os.setsid(); print(os.getpid(), flush=True); time.sleep(300)"
-middle = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {orphan!r}])"
-subprocess.run([sys.executable, "-c", middle])
 block = shared_memory.SharedMemory(create=True, size=4096)
 block.buf[0] = 1
 resource_tracker.unregister(block._name, "shared_memory")
 print("block", block.name, flush=True)
 """
+MESS = (
+    BLOCK
+    + """
+orphan = "import os, time; os.setsid(); print(os.getpid(), flush=True); time.sleep(300)"
+middle = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {orphan!r}])"
+subprocess.run([sys.executable, "-c", middle])
+"""
+)
 SUPERVISE = """
 import os, sys, time
 from pathlib import Path
@@ -83,6 +90,28 @@ def test_a_run_that_hangs_is_stopped_and_its_stacks_are_written(tmp_path):
     )
     assert process.communicate(timeout=60)[0].strip() == "code 124 left 0"
     assert "stuck_here" in (tmp_path / "stacks.txt").read_text()
+
+
+def test_what_was_noted_of_a_run_that_hangs_is_kept():
+    command = [sys.executable, "-c", BLOCK + "time.sleep(300)"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    file, noted = f"/dev/shm/{process.stdout.readline().split()[1]}", set()
+    try:
+        with pytest.raises(supervisor.Stalled):
+            supervisor.watch(process, lambda: 0.0, 0, noted)
+    finally:
+        process.kill()
+        process.communicate()
+        os.remove(file)
+    assert file in noted
+
+
+def test_a_process_that_its_parent_has_waited_for_lives_no_more():
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    seen = psutil.Process(process.pid)
+    process.wait()
+    assert not supervisor.lives(seen)
+    assert supervisor.lives(psutil.Process())
 
 
 def test_a_signal_of_verl_becomes_an_exit_status(tmp_path):

@@ -12,6 +12,7 @@ import time
 import psutil
 import pytest
 from conftest import ROOT
+from sql_helpers import alive
 
 from rewards._limits import Limits, RewardError, call, run
 from rewards._limits_pool import ProcessEnded, Raised, Stopped, pool_of
@@ -113,8 +114,7 @@ def gone(pids: list[int], within_s: float = 20.0) -> bool:
     """Whether the processes end soon."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:
-        alive = [pid for pid in pids if psutil.pid_exists(pid)]
-        if all(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in alive):
+        if not any(map(alive, pids)):
             return True
         time.sleep(0.05)
     return False
@@ -188,6 +188,21 @@ def test_async_rewards(reward, tmp_path):
     assert "_limits" not in str(caught.value)
 
 
+@pytest.mark.parametrize("where", ["", "LIMITS_ITSELF = True\n"])
+@pytest.mark.parametrize("sync", ["", "async "])
+def test_a_row_comes_by_name_as_from_verl(tmp_path, where, sync):
+    named = tmp_path / "named.py"
+    named.write_text(
+        f"{where}{sync}def swapped(extra_info, solution_str, *, weight, ground_truth, data_source):\n"
+        "    return {'score': weight, 'seen': [data_source, solution_str, ground_truth, extra_info]}\n"
+        f"{sync}def any_of_them(**row):\n    return {{'score': 1.0, 'seen': row}}\n"
+    )
+    assert score(named, "text", name="swapped", weight=0.5)["seen"] == list(row("text"))
+    names = ["data_source", "solution_str", "ground_truth", "extra_info"]  # naive.py:67
+    seen = score(named, "text", name="any_of_them", weight=0.5)["seen"]
+    assert seen == dict(zip(names, row("text"), strict=True)) | {"weight": 0.5}
+
+
 def test_what_shares_a_served_model_stays_here(reward):
     served = {"reward_router_address": "host:1", "reward_model_tokenizer": lambda text: text[:4]}
     result = score(reward, "", name="with_model", **served)
@@ -198,8 +213,8 @@ def test_a_reward_calls_another_with_its_own_limits(reward, tmp_path):
     outer = tmp_path / "outer.py"
     outer.write_text(
         "from rewards._limits import call\nLIMITS_ITSELF = True\n"
-        "async def compute_score(*row, inner):\n"
-        "    return await call(inner, 'compute_score', row, {})\n"
+        "async def compute_score(inner, **row):\n"
+        "    return await call(inner, 'compute_score', tuple(row.values()), {})\n"
     )
     assert score(outer, "time.sleep(1000)", TIGHT, inner=reward)["stopped"] == "timeout"
 
@@ -259,7 +274,7 @@ def test_a_module_that_ends_the_process_is_told(tmp_path):
     ends = tmp_path / "ends.py"
     ends.write_text(
         "import os, sys\nif 'pytest' not in sys.modules: os._exit(7)\n"
-        "def compute_score(*row): return 1.0\n"
+        "def compute_score(**row): return 1.0\n"
     )
     with pytest.raises(ProcessEnded, match="status 7"):
         score(ends, "", Limits(memory_mib=MEMORY_MIB, processes=1))

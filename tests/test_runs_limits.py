@@ -65,7 +65,7 @@ def test_a_step_without_a_graded_answer_ends_the_run(run, tmp_path):
     """It has nothing to learn from, and the line says why."""
     reward = tmp_path / "silent.py"
     reward.write_text(
-        "def compute_score(*row):\n    return {'score': float('nan'), 'outcome': 'no_idea'}\n"
+        "def compute_score(**row):\n    return {'score': float('nan'), 'outcome': 'no_idea'}\n"
     )
     result = run("reward=none", f"reward.custom_reward_function.path={reward}",
                  "trainer.val_before_train=false", status=1)  # fmt: skip
