@@ -38,6 +38,7 @@ COLUMNS = {
         ("lr", "{:9.1e}", "train/lr"),
         ("grad", "{:8.3f}", "train/grad_norm"),
         ("tokens", "{:8.0f}", "train/global_tokens"),
+        ("s/step", "{:7.2f}", "timing_s/step"),
     ],
     "preference": [
         ("loss", "{:8.4f}", "train/loss"),

@@ -34,8 +34,10 @@ RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or 
 # predicted by preflight/forecast.py → the metric that tells it, which of its values, and how it is told
 MEASURED = {
     "step_s": ("timing_s/step", median, "a step took {:.2f} s (predicted: {:.2f})"),
-    "allocated_gib": ("actor/perf/max_memory_allocated_gb", max, "the trainer {:.1f} GiB of a GPU (predicted: {:.1f})"),
-    "machine_gib": ("actor/perf/cpu_memory_used_gb", max, "this machine {:.1f} GiB (predicted: {:.1f})"),
+    "allocated_gib": (
+        "(actor/)?perf/max_memory_allocated_gb", max, "the trainer {:.1f} GiB of a GPU (predicted: {:.1f})",
+    ),
+    "machine_gib": ("(actor/)?perf/cpu_memory_used_gb", max, "this machine {:.1f} GiB (predicted: {:.1f})"),
 }  # fmt: skip
 
 

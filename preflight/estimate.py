@@ -15,11 +15,6 @@ from omegaconf import DictConfig
 from preflight.memory import Engine
 from preflight.sizes import Setup
 
-SLOW = {  # phases that take one token after the other without flash-attn, and their rate
-    "log-probs": "token_s",
-    "reference": "token_s",
-    "update": "token_update_s",
-}
 RATES = yaml.safe_load((Path(__file__).parent / "rates.yaml").read_text())
 
 
@@ -95,12 +90,10 @@ def on_gpu(
 ) -> Estimate:
     """All GPUs work alike."""
     rates, workers, server, actor = RATES["cuda"], setup.workers, setup.server, setup.actor
-    phases, slow = {}, not actor.flash and actor.head == "lm"
-    for name, (ops, times) in passes(setup, length).items():
+    phases = {}
+    for name, (ops, _) in passes(setup, length).items():
         share = rates["train_share" if "update" in name else "infer_share"]
         phases[name] = ops / (workers * flops * share)
-        if name in SLOW and slow:
-            phases[name] += times * setup.samples * length * rates[SLOW[name]] / workers
     moved = 2 * (actor.stored * actor.param_offload * 2 + actor.optimizer * actor.optimizer_offload)
     if server:
         answer = RATES["fill"] * (setup.longest - setup.prompt)
@@ -122,6 +115,5 @@ def on_gpu(
     return Estimate(
         phases,
         f"sequences of {length:.0f} tokens on average, {rates['train_share']:.0%} of the data sheet's TFLOP/s and"
-        f" {rates['decode_share']:.0%} of its GB/s"
-        + ("; log-probabilities token by token, as verl does without flash-attn" if slow else ""),
+        f" {rates['decode_share']:.0%} of its GB/s",
     )

@@ -28,6 +28,10 @@ ON_CPU = {  # measured on runs of model=tiny with one worker and with two: every
     "processes": 2.4 * GIB,  # the system, verl, Ray, the queue, reward workers
     "worker": 1.3 * GIB,  # each worker with its vLLM
 }
+ON_CPU_ALONE = {
+    "processes": 0.9 * GIB,
+    "worker": 0.35 * GIB,
+}  # the same of a trainer without Ray and vLLM
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,8 @@ def on_cpu(setup: Setup, memory: float) -> dict[str, dict[str, float]]:
     """The same where all workers share the computer's memory, and nothing leaves it."""
     engines = [e for e in (setup.actor, setup.reference, setup.critic) if e]
     stay = added(*({"weights": e.stored, "optimizer": e.optimizer} for e in engines))
-    base = {"processes": ON_CPU["processes"] / setup.workers + ON_CPU["worker"]}
+    measured = ON_CPU if setup.server else ON_CPU_ALONE
+    base = {"processes": measured["processes"] / setup.workers + measured["worker"]}
     served = added(*(s.parts(memory) for s in (setup.server, setup.scorer) if s))
     work = {"update": (setup.actor, training(setup.actor))}
     if setup.server:

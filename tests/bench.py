@@ -1,10 +1,11 @@
 """`make bench`: what the project claims to be fast at, side by side in one run, as tables.
 
-    python tests/bench.py [sql] [compose] [run] [rollout] [algos]
+    python tests/bench.py [sql] [compose] [run] [rollout] [algos] [log_probs]
 
 Timings depend on the machine and on what else it does: read the ratios.
 """
 
+import inspect
 import json
 import os
 import statistics
@@ -23,6 +24,7 @@ from preflight.names import ROOT
 
 REPEAT = 3
 STEPS = 8
+LOG_PROBS = [(1024, 4096, "float32"), (32_000, 512, "bfloat16"), (151_936, 256, "bfloat16")]
 PHASES = (
     "gen",
     "old_log_prob",
@@ -149,10 +151,33 @@ def bench_algos() -> None:
     )
 
 
+def bench_log_probs() -> None:
+    """(f) Log-probabilities of packed tokens and their gradient, in chunks and as verl takes them: one by one."""
+    import torch
+    from verl.utils import torch_functional
+
+    ours = torch_functional.logprobs_from_logits_v2
+    rows = []
+    for words, tokens, dtype in LOG_PROBS:
+        logits = torch.randn(tokens, words).to(getattr(torch, dtype)).requires_grad_()
+        labels = torch.randint(words, (tokens,))
+        seconds: dict = {ours: [], inspect.unwrap(ours): []}
+        for _ in range(REPEAT):
+            for log_probs, took in seconds.items():
+                logits.grad, start = None, time.perf_counter()
+                log_probs(logits, labels).sum().backward()
+                took.append(time.perf_counter() - start)
+        here, theirs = map(statistics.median, seconds.values())
+        rows.append([f"{tokens} tokens of {words} words, {dtype}", f"{here:.3f} s", f"{theirs:.3f} s",
+                     f"{theirs / here:.1f}"])  # fmt: skip
+    head = ["", "here", "verl's", "ratio"]
+    show(f"log-probabilities without flash-attn (median of {REPEAT})", head, rows)
+
+
 def main(argv: list[str]) -> None:
     """Run the named benchmarks, or all."""
     known = {"sql": bench_sql, "compose": bench_compose, "run": bench_run, "rollout": bench_rollout,
-             "algos": bench_algos}  # fmt: skip
+             "algos": bench_algos, "log_probs": bench_log_probs}  # fmt: skip
     if wrong := [name for name in argv if name not in known]:
         raise SystemExit(f"error: unknown benchmark {wrong[0]!r}. There is: {', '.join(known)}")
     for name in argv or known:

@@ -4,12 +4,17 @@ delete the patch. verl and vLLM are asked in processes of their own, without and
 import importlib.metadata
 import inspect
 import json
+import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
+import torch
 from conftest import ROOT
+from verl.utils import torch_functional
 
 from plugins import verl_patches
 
@@ -20,7 +25,7 @@ WITHOUT = {
 }
 WITH = {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "plugins.register"}
 PROBE = """
-import importlib.metadata, json, os, sys
+import importlib.metadata, json, os, sys, time
 model_path, metrics = sys.argv[1:]
 import verl
 import torch, torch.distributed as dist
@@ -80,6 +85,25 @@ def log_twice():
         logger.finish()
     return [json.loads(line)["step"] for line in open(metrics)]
 
+def step_time():
+    from verl.utils.tracking import Tracking
+    kept = []
+    class Logger:
+        def log(self, data, step):
+            kept.append(data)
+    tracking = Tracking("p", "e", default_backend=[])
+    tracking.logger = {"kept": Logger()}
+    tracking.log({"val/loss": 1.0}, 0)
+    start = time.perf_counter()
+    time.sleep(0.1)
+    tracking.log({"train/loss": 1.0}, 1)
+    whole = time.perf_counter() - start
+    return [sorted(data) for data in kept], 0.1 <= kept[1].get("timing_s/step", 0) <= whole + 0.1
+
+def log_probs():
+    from verl.utils import torch_functional
+    return hasattr(torch_functional.logprobs_from_logits_v2, "__wrapped__")
+
 def poll():
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
     os.environ.pop("LAB_POLL_INTERVAL_S", None)
@@ -113,6 +137,8 @@ ask("missing", lambda: importlib.metadata.version("no-such-distribution"))
 ask("value_model", value_model)
 ask("value_models_name", value_models_name)
 ask("metrics", log_twice)
+ask("step_time", step_time)
+ask("log_probs", log_probs)
 ask("poll", poll)
 ask("reward_parts", reward_parts)
 ask("sft_order", sft_order)
@@ -187,6 +213,40 @@ def test_verls_sft_has_the_same_order_whatever_the_seed(without, patched):
     assert without["sft_order"][0] == 0
     assert patched["sft_order"][0] == 7
     assert without["sft_order"][1] != patched["sft_order"][1]
+
+
+def test_verls_sft_logs_no_time_of_a_step(without, patched):
+    assert without["step_time"] == [[["val/loss"], ["train/loss"]], False]
+    assert patched["step_time"] == [[["val/loss"], ["timing_s/step", "train/loss"]], True]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "owner", "name"),
+    [("float32", torch, "logsumexp"), ("bfloat16", torch.nn.functional, "log_softmax")],
+)
+def test_verl_takes_log_probs_token_by_token(without, patched, dtype, owner, name):
+    assert (without["log_probs"], patched["log_probs"]) == (False, True)
+    verls = inspect.unwrap(torch_functional.logprobs_from_logits_v2)
+    module = SimpleNamespace(torch=torch, logprobs_from_logits_v2=verls)
+    verl_patches.log_probs_in_chunks(module)
+    logits = torch.randn(300, 20_000, generator=torch.manual_seed(0)).to(getattr(torch, dtype))
+    labels = torch.arange(300)
+
+    def asked(log_probs):
+        given = logits.clone().requires_grad_()
+        with mock.patch.object(owner, name, wraps=getattr(owner, name)) as counted:
+            found = log_probs(given, labels)
+        (found * labels).sum().backward()
+        return found, given.grad, counted.call_count
+
+    values, gradient, calls = asked(verls)
+    same_values, same_gradient, fewer = asked(module.logprobs_from_logits_v2)
+    assert (calls, fewer) == (300, math.ceil(300 / (verl_patches.CHUNK["cpu"] // 20_000)))
+    torch.testing.assert_close(same_values, values, rtol=1e-6, atol=0)
+    torch.testing.assert_close(same_gradient, gradient, rtol=1e-5, atol=1e-9)
+    nothing = module.logprobs_from_logits_v2(logits[:0], labels[:0])
+    of_sequences = module.logprobs_from_logits_v2(logits[None], labels[None])  # that stays verl's
+    assert nothing.shape == (0,) and of_sequences.shape == (1, 300)
 
 
 def test_verl_saves_an_adapter_unmerged():

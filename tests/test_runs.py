@@ -27,6 +27,7 @@ pytestmark = pytest.mark.real
 def test_sft(warm):
     assert warm.at(100, "train/loss") < 0.5 * warm.at(1, "train/loss")
     assert warm.at(100, "val/loss") < warm.at(50, "val/loss")
+    assert re.search(r"a step took [\d.]+ s \(predicted: [\d.]+\); this machine", warm.done.stdout)
     model = warm.folder / "checkpoints/global_step_100/huggingface"
     assert json.loads((model / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
 
