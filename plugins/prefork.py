@@ -184,8 +184,9 @@ def serve(path: str, modules: list[str]) -> None:
     listener.bind(path)
     listener.listen(64)  # clients may come before the imports are done: they wait in the queue
     command = shlex.join([sys.executable, "-I", "-S", os.path.abspath(__file__)])
-    with open(os.open(f"{path}.python", os.O_CREAT | os.O_WRONLY, 0o700), "w") as shim:
+    with open(os.open(f"{path}.part", os.O_CREAT | os.O_WRONLY, 0o700), "w") as shim:
         shim.write(f'#!/bin/sh\nexec {command} "$@"\n')
+    os.rename(f"{path}.part", f"{path}.python")  # a file that is still written can't be run
     # Ray's C++ side reads these two when it is imported and never again. The job is the first one of
     # a new cluster; the process that a worker must not outlive is this one.
     os.environ.update(RAY_JOB_ID=RAY_JOB, RAY_RAYLET_PID=str(os.getpid()))

@@ -10,6 +10,7 @@ All sizes are bytes. c: bytes of a number in a forward pass (2: bf16), w: of a s
 
 from dataclasses import dataclass
 
+from plugins.verl_patches import CHUNK
 from preflight.models import Shape
 
 GIB = 2**30
@@ -166,7 +167,9 @@ def logits(e: Engine, tokens: int, train: bool) -> float:
     elif e.flash:
         each = max(scores + copy, c * (1 + e.scaled) + copy)
     elif c == 4:
-        each = c * (3 if e.packed else 4)  # logsumexp a row, gradients of rows, and these stacked
+        # gradients of chunks and these together, beside them logsumexp of a chunk and its gradient
+        chunk = min(1.0, CHUNK["cuda" if e.cuda else "cpu"] / max(tokens * e.shape.vocab, 1))
+        each = c * (min(1 + 2 * chunk, 2) + (1 if e.packed else 2))
     else:
         each = scores + copy + p  # log_softmax a row
     if entropy:
