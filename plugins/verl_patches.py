@@ -11,10 +11,8 @@ import time
 
 import wrapt
 
-CHUNK = {
-    "cpu": 1 << 20,
-    "cuda": 1 << 23,
-}  # logits at a time: a cache's worth, or enough to keep a GPU busy
+# Logits at a time: a cache's worth, or enough to keep a GPU busy (assumed).
+CHUNK = {"cpu": 1 << 20, "cuda": 1 << 23}
 MASKED = "-masked-"  # in the uid of a sample that could not be graded, see agent_loop.py
 
 
@@ -135,9 +133,9 @@ def time_sft_step(tracking) -> None:
 def log_probs_in_chunks(torch_functional) -> None:
     """verl/utils/torch_functional.py:197,202, logprobs_from_logits_v2: a loop over the first dimension.
 
-    Of packed logits (tokens, vocabulary), which the engine has always, that is one token after the
-    other: without flash-attn a third of a step of a 1.5B model on an H100, half a step of SFT here.
-    It gets chunks of tokens instead, each as a sequence: the same arithmetic in fewer calls.
+    The engine's logits are packed, (tokens, vocabulary), so that is one token after the other: a third
+    of a GRPO step with hw=cpu, and of one on an H100 without flash-attn (there an estimate). It gets
+    chunks of tokens instead, each as a sequence: the same arithmetic in fewer calls.
     """
     one_by_one = torch_functional.logprobs_from_logits_v2
 

@@ -28,10 +28,8 @@ ON_CPU = {  # measured on runs of model=tiny with one worker and with two: every
     "processes": 2.4 * GIB,  # the system, verl, Ray, the queue, reward workers
     "worker": 1.3 * GIB,  # each worker with its vLLM
 }
-ON_CPU_ALONE = {
-    "processes": 0.9 * GIB,
-    "worker": 0.35 * GIB,
-}  # the same of a trainer without Ray and vLLM
+# The same of a trainer without Ray and vLLM.
+ON_CPU_ALONE = {"processes": 0.9 * GIB, "worker": 0.35 * GIB}
 
 
 @dataclass(frozen=True)
