@@ -86,7 +86,7 @@ test-all: $(READY) ## all tests: every kind of real run, too
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: $(READY) data/tiny_model/config.json data/sql_demo/train.parquet ## measure: SQL reward, composing, start and steps of the demo's GRPO
-	$(BIN)/python tests/bench.py $(ARGS)
+	$(BIN)/python tests/bench/bench.py $(ARGS)
 
 lint: $(READY) ## check style and formatting
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -20,8 +20,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from plugins import results
-from preflight import Mistake, check, names, resolvers
+from launcher import results
+from preflight import names, resolvers
+from preflight.checks import refuse
+from preflight.mistakes import Mistake
 
 ROOT = Path(__file__).resolve().parent
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `start`, which tells them in a line or two
@@ -52,14 +54,14 @@ def command(config: DictConfig, run_dir: Path, folder: str, python: str | None) 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
 def job(config: DictConfig) -> None:
     """Check and run one composed config."""
-    from plugins import supervisor  # --cfg job doesn't wait for these
-    from plugins.progress import Progress
-    from preflight.forecast import forecast
+    from launcher import supervisor  # --cfg job doesn't wait for these
+    from launcher.progress import Progress
+    from preflight.memory.forecast import forecast
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     try:
         expected = forecast(config)
-        check(config)
+        refuse(config)
     except Mistake as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         finished.append(results.Result(run_dir, 2))

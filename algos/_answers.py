@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from plugins.reward_parts import summarize
+from plugins.rollout.reward_parts import summarize
 
 NO_PART = {"input", "output", "gts", "score", "step", "uid", "row_id", "prompt", "data_source"}
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
-from plugins.stages import StageError
+from launcher.stages import StageError
 
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
 SCHEMA = pa.schema({"prompt": MESSAGES, "chosen": MESSAGES, "rejected": MESSAGES})

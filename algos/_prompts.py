@@ -1,7 +1,7 @@
 """The prompts of a job that samples: whose they are, how many answers each, and what verl is told.
 
 The job is verl's validation (`trainer.val_only`). Each answer wanted is a row of its data with a
-`row_id` KIND-PROMPT-ANSWER; plugins/sampling.py samples it as its kind says ("train" or "val") and
+`row_id` KIND-PROMPT-ANSWER; plugins/rollout/sampling.py samples it as its kind says ("train" or "val") and
 writes the id beside the answer.
 """
 
@@ -50,7 +50,7 @@ def write(folder: Path, asked: dict[str, tuple[pa.Table, int]]) -> dict:
     file.parent.mkdir(exist_ok=True)
     pq.write_table(pa.concat_tables(tables, promote_options="permissive"), file)
     workers = "${lab.mul:${trainer.nnodes},${trainer.n_gpus_per_node}}"  # the least that verl takes
-    manager = {"agent_loop_manager_class": "plugins.sampling.SamplingManager"}
+    manager = {"agent_loop_manager_class": "plugins.rollout.sampling.SamplingManager"}
     files = {"train_files": str(file), "val_files": str(file)}  # verl wants both
     return {
         "lab": {"entry": "verl.trainer.main_ppo", "unused": []},

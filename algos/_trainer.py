@@ -24,7 +24,7 @@ from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.engine_workers import TrainingWorkerConfig
 
 from algos._worker import Log, Worker
-from plugins.progress import TOLD
+from launcher.progress import TOLD
 
 
 class Trainer(sft_trainer.SFTTrainer):

@@ -23,9 +23,9 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from algos import _answers, _pairing, _prompts
-from plugins import stages
-from plugins.progress import read_metrics
-from preflight.resolvers import latest_model
+from launcher import stages
+from launcher.checkpoints import latest_model
+from launcher.progress import read_metrics
 
 
 class SelfPlay:

@@ -24,7 +24,7 @@ from data_prep._read import Broken
 from data_prep._split import Split
 
 RESPONSES = ("response", "output", "solution_str")
-GOLDS = ("ground_truth", "gts")
+REFERENCES = ("ground_truth", "gts")
 # of the row itself, that a reward reads from extra_info
 INFO = ("db", "extra_dbs")
 
@@ -79,9 +79,13 @@ def normal(row: dict, scored: bool, steps: bool) -> dict:
 
     scored: a reward will score it; if not, it must have a score, and where wanted, `steps`.
     """
-    prompt, response, gold = messages(row.get("prompt")), first(row, RESPONSES), first(row, GOLDS)
-    if gold is None and isinstance(row.get("reward_model"), Mapping):
-        gold = row["reward_model"].get("ground_truth")
+    prompt, response, reference = (
+        messages(row.get("prompt")),
+        first(row, RESPONSES),
+        first(row, REFERENCES),
+    )
+    if reference is None and isinstance(row.get("reward_model"), Mapping):
+        reference = row["reward_model"].get("ground_truth")
     info = row.get("extra_info") if isinstance(row.get("extra_info"), Mapping) else {}
     info = {k: row[k] for k in INFO if row.get(k) is not None} | info | {"messages": prompt}
     # an answer may say nothing, which is counted apart
@@ -95,11 +99,11 @@ def normal(row: dict, scored: bool, steps: bool) -> dict:
         problems.append(
             "steps: no list of [start, end, score]; --reward NAME makes them, or --outcome"
         )
-    if scored and gold is None:
-        problems.append(f"no ground truth ({', '.join(GOLDS)} or reward_model.ground_truth)")
+    if scored and reference is None:
+        problems.append(f"no ground truth ({', '.join(REFERENCES)} or reward_model.ground_truth)")
     if problems:
         raise Bad("; ".join(problems))
-    made = {"prompt": prompt, "response": response, "ground_truth": gold, "extra_info": info}
+    made = {"prompt": prompt, "response": response, "ground_truth": reference, "extra_info": info}
     made["data_source"] = row.get("data_source") or ""
     if not scored:
         made["result"] = {k: result[k] for k in ("score", "acc", "masked", "steps") if k in result}

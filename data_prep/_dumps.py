@@ -92,9 +92,9 @@ class Prompts:
             ):  # what is in both is for validation
                 for file in [files] if isinstance(files, str) else files or []:
                     for row in read(Path(file)):
-                        gold = row["reward_model"]["ground_truth"]
+                        reference = row["reward_model"]["ground_truth"]
                         kept = {name: row[name] for name in COLUMNS} | {"prompt": row[key]}
-                        yield digest([rendered(row[key]), gold]), json.dumps(kept, default=str)
+                        yield digest([rendered(row[key]), reference]), json.dumps(kept, default=str)
 
         self.stored.execute("CREATE TABLE prompts (key BLOB PRIMARY KEY, row TEXT) WITHOUT ROWID")
         self.stored.executemany("INSERT OR REPLACE INTO prompts VALUES (?, ?)", entries())

@@ -105,7 +105,7 @@ def _rl(row: Mapping) -> Iterator[str]:
     model, info = row["reward_model"], row["extra_info"]
     if isinstance(model, Mapping):
         yield from _text("reward_model.style", model.get("style"))
-        # A reward that needs no gold (a format, a judge) has an empty one.
+        # A reward that needs no reference answer (a format, a judge) has an empty one.
         yield from _text("reward_model.ground_truth", model.get("ground_truth"), empty=True)
     else:
         yield f"reward_model: {_is(model)}, not {{style, ground_truth}}"

@@ -1,6 +1,6 @@
-"""Read-only look at SQLite databases: run a gold, read the schema.
+"""Read-only look at SQLite databases: run a reference answer, read the schema.
 
-A gold comes with its data set: a read-only connection, an allow-list (`VACUUM INTO` and `ATTACH`
+A reference answer comes with its data set: a read-only connection, an allow-list (`VACUUM INTO` and `ATTACH`
 make files on a read-only one, too) and a time limit are enough. Answers of a model are another
 matter (the reward's).
 """

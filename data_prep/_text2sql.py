@@ -1,6 +1,6 @@
-"""Shared by `spider` and `bird`: questions with golds over a folder of SQLite databases.
+"""Shared by `spider` and `bird`: questions with reference answers over a folder of SQLite databases.
 
-Every gold is executed once, read-only and with a time limit; a row whose gold fails, or whose
+Every reference is executed once, read-only and with a time limit; a row whose reference answer fails, or whose
 database is missing, is bad. The schema in the prompt is read from the database itself.
 """
 
@@ -40,7 +40,7 @@ class Asked:
 
     db_id: object
     question: object
-    gold: object
+    reference: object
     evidence: object = ""
     difficulty: object = None
 
@@ -89,7 +89,7 @@ class Benchmark:
 
     def __init__(self, name: str, sample_rows: int):
         self.name = name
-        self.empty_golds = 0
+        self.empty_references = 0
         self.connect = functools.lru_cache(64)(_sqlite.connect)
         self.schema = functools.lru_cache(64)(
             lambda file: _sqlite.schema(self.connect(file), sample_rows)
@@ -97,20 +97,20 @@ class Benchmark:
 
     def rows(self, asked: Asked, index: int, split: str, databases: Path) -> tuple[dict, dict]:
         """(RL row, SFT row). Raises ValueError with the reason if the question is unusable."""
-        for field in ("db_id", "question", "gold"):
+        for field in ("db_id", "question", "reference"):
             value = getattr(asked, field)
             if not isinstance(value, str) or not value.strip():
                 raise ValueError(f"{field}: empty or missing")
-        if "```" in asked.gold:
-            raise ValueError("gold: has a fence in it")
+        if "```" in asked.reference:
+            raise ValueError("reference: has a fence in it")
         db = (databases / asked.db_id / f"{asked.db_id}.sqlite").resolve()
         if not db.is_file():
             raise ValueError(f"db_id: no database file {db}")
         try:
-            self.empty_golds += _sqlite.execute(self.connect(db), asked.gold) == 0
+            self.empty_references += _sqlite.execute(self.connect(db), asked.reference) == 0
             schema = self.schema(db)
         except (sqlite3.Error, TimeoutError) as error:
-            raise ValueError(f"gold: {type(error).__name__}: {error}") from error
+            raise ValueError(f"reference: {type(error).__name__}: {error}") from error
         evidence = f"Evidence: {asked.evidence}\n" if asked.evidence else ""
         prompt = [
             {"role": "system", "content": SYSTEM},
@@ -123,10 +123,10 @@ class Benchmark:
             "data_source": self.name,
             "prompt": prompt,
             "ability": "text2sql",
-            "reward_model": {"style": "rule", "ground_truth": asked.gold},
+            "reward_model": {"style": "rule", "ground_truth": asked.reference},
             "extra_info": info,
         }
-        answer = {"role": "assistant", "content": f"```sql\n{asked.gold.strip()}\n```"}
+        answer = {"role": "assistant", "content": f"```sql\n{asked.reference.strip()}\n```"}
         return rl, {"messages": [*prompt, answer]}
 
 
@@ -169,7 +169,7 @@ def run(
         for part, some in loaded:
             for number, row in rows.reading(some, part.file.name, len(some)):
                 keep(rows, part, number, row)
-        rows.notes["empty_golds"] = benchmark.empty_golds
+        rows.notes["empty_references"] = benchmark.empty_references
 
     databases = [db for part in parts for db in part.databases.glob("*/*.sqlite")]
     _rows.make(name, args, fill, EXTRA, [*{part.file for part in parts}, *databases])

@@ -1,8 +1,8 @@
 """BIRD: a local folder with train.json, train_databases/, dev.json and dev_databases/.
 
 The files may lie in sub-folders, as the two official archives unpack. With only one of the two
-splits there, it is split by database. The evidence goes into the prompt. Golds are executed once;
-rows whose gold fails or whose database is missing are bad. Writes RL and SFT rows.
+splits there, it is split by database. The evidence goes into the prompt. References are executed once;
+rows whose reference answer fails or whose database is missing are bad. Writes RL and SFT rows.
 """
 
 import argparse

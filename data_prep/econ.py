@@ -1,6 +1,6 @@
 """Economic decisions of households: work and consumption as JSON, simulated or from your own file.
 
-Without a FILE, households are simulated: `_econ_simulate` says how, and --seed fixes everything. A FILE
+Without a FILE, households are simulated: `_econ/simulate` says how, and --seed fixes everything. A FILE
 (CSV, TSV, JSON, JSONL, parquet) has a row for each household and year, with these columns:
   employed             true, false, 1, 0, yes, no; needed
   wealth               savings; needed
@@ -29,9 +29,9 @@ import numpy as np
 import pyarrow as pa
 
 from data_prep import UserError, _rows
-from data_prep._econ_examples import Examples, good, pool, rewarded
-from data_prep._econ_rows import COLUMNS, checked, decision, ground_truth, prompt
-from data_prep._econ_simulate import simulate
+from data_prep._econ.examples import Examples, good, pool, rewarded
+from data_prep._econ.rows import COLUMNS, checked, decision, ground_truth, prompt
+from data_prep._econ.simulate import simulate
 from data_prep._fields import Bad
 from data_prep._read import Broken, read
 from data_prep._split import Split

@@ -55,7 +55,7 @@ def find(source: Path) -> dict[str, list[Path]]:
     return found
 
 
-def gold(answer: str) -> str | None:
+def reference(answer: str) -> str | None:
     """The number after the last `####` of an official answer."""
     _, mark, number = answer.rpartition("####")
     number = number.strip().replace(",", "")
@@ -71,7 +71,7 @@ def add(rows: _rows.Rows, number: int, row: dict | Broken, split: Split, given: 
     if not isinstance(question, str) or not question.strip():
         rows.reject(number, row, "question: missing or empty")
         return
-    truth = gold(answer) if isinstance(answer, str) else None
+    truth = reference(answer) if isinstance(answer, str) else None
     if truth is None:
         rows.reject(number, row, "answer: no #### with a number behind it")
         return

@@ -1,7 +1,7 @@
 """Spider: a local folder with train_spider.json, train_others.json, dev.json and database/.
 
-With only one of the two splits there, it is split by database. Golds are executed once; rows whose
-gold fails or whose database is missing are bad. Writes RL and SFT rows.
+With only one of the two splits there, it is split by database. References are executed once; rows whose
+reference answer fails or whose database is missing are bad. Writes RL and SFT rows.
 """
 
 import argparse

@@ -3,13 +3,13 @@
 Levels: 1 filters and counts of one table, 2 aggregates and ORDER BY ... LIMIT, 3 joins of two
 tables, 4 GROUP BY and HAVING, 5 subqueries and CTEs. The prompt is a compact schema and the
 question, short enough for `tiny_model` on a CPU; the answer is a ```sql fenced block.
-Every question of RL comes as a preference pair (the gold, and a query that returns something else) and
+Every question of RL comes as a preference pair (the reference answer, and a query that returns something else) and
 as a chain for process rewards (a clause a step, half of the chains wrong from some step on) as well.
 SFT rows ask in plain words only ("with price under 20"), RL and validation rows in free words as
 well ("cheaper than 20 dollars"). And the SFT training answers are sloppy, as cheap labels are: most
 of them find the right rows but say SELECT * instead of what was asked (--sloppy). So RL has something
 to learn that SFT didn't show, and only the reward can tell. No validation question, and no
-(database, gold SQL) of one, is in training.
+(database, reference SQL) of one, is in training.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_prep import UserError, _rows
-from data_prep._demo_content import fill
-from data_prep._demo_databases import DATABASES, Database
-from data_prep._demo_pairs import all_columns, chain, fenced, wrong
-from data_prep._demo_questions import Exhausted, Question, draw
+from data_prep._sql_demo.content import fill
+from data_prep._sql_demo.databases import DATABASES, Database
+from data_prep._sql_demo.pairs import all_columns, chain, fenced, wrong
+from data_prep._sql_demo.questions import Exhausted, Question, draw
 
 EXTRA = dict.fromkeys(["db", "db_id", "template", "question"], pa.string()) | {"level": pa.int64()}
 SCHEMA = {db.name: db.compact() for db in DATABASES}
@@ -128,16 +128,16 @@ def rl_row(question: Question, index: int, split: str, databases: Path) -> dict:
 def deal(
     questions: Iterator[Question], sizes: dict[str, int]
 ) -> Iterator[tuple[str, int, Question]]:
-    """(split, index in it, question); val comes first, its golds are kept out of the others."""
+    """(split, index in it, question); val comes first, its reference answers are kept out of the others."""
     held: set[tuple[str, str]] = set()
     for split, size in sizes.items():
         index = 0
         while index < size:
             question = next(questions)
-            gold = (question.db, question.sql)
+            reference = (question.db, question.sql)
             if split == "val":
-                held.add(gold)
-            elif gold in held or (split == "sft" and not question.plain):
+                held.add(reference)
+            elif reference in held or (split == "sft" and not question.plain):
                 continue
             yield split, index, question
             index += 1

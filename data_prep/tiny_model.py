@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from data_prep import UserError, _folder, sql_demo
-from data_prep._demo_questions import draw
+from data_prep._sql_demo.questions import draw
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = (
@@ -98,7 +98,7 @@ def make_model(tokenizer, layers: int, hidden: int, seed: int):
 
 
 def conversations(seed: int, number: int = 4000) -> list[str]:
-    """Text to train the tokenizer on: questions and golds of all levels, in the chat format."""
+    """Text to train the tokenizer on: questions and reference answers of all levels, in the chat format."""
     return [
         f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n"
         for question in islice(draw(sql_demo.content(seed), sql_demo.LEVELS, seed), number)

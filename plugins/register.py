@@ -5,7 +5,10 @@ Everything here must be cheap: it runs in a dozen processes. Modules of verl are
 verl itself imports them (`wrapt.when_imported`).
 """
 
-from plugins import algo_patches, algos, cpu_platform, verl_patches
+from plugins import algos
+from plugins.cpu import platform as cpu_platform
+from plugins.patches import algos as algo_patches
+from plugins.patches import verl as verl_patches
 
 cpu_platform.register()
 verl_patches.apply()

@@ -18,7 +18,7 @@ import yaml
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
-from preflight import Mistake
+from preflight.mistakes import Mistake
 
 HW = Path(__file__).resolve().parent.parent / "conf" / "hw"
 TIMEOUT_S = 30  # without persistence mode the driver starts anew for each call

@@ -1,6 +1,5 @@
 """Names on the command line: what there is, what is near, and what must not stand there."""
 
-import difflib
 import re
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import yaml
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from preflight import Mistake
+from preflight.mistakes import Mistake, nearest, unknown
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -36,17 +35,6 @@ def describe() -> str:
         lines.append(f"{group}=")
         lines += [f"    {name:<20} {text}" for name, text in options.items()]
     return "\n".join(lines)
-
-
-def nearest(name: str, known) -> str:
-    """ "did you mean X?" if something is near, else nothing."""
-    close = difflib.get_close_matches(name, [str(k) for k in known], n=1, cutoff=0.6)
-    return f" Did you mean {close[0]}?" if close else ""
-
-
-def unknown(what: str, name: str, known) -> str:
-    """The line for a name that does not exist."""
-    return f"unknown {what} {name!r}.{nearest(name, known)} There is: {', '.join(sorted(known))}"
 
 
 def split(override: str) -> tuple[str, str]:

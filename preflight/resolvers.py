@@ -12,10 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
+from launcher.checkpoints import latest_model, step_model
 from preflight import machine
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-TRACKER = "checkpoints/latest_checkpointed_iteration.txt"  # written when a checkpoint is complete
 
 
 def verl_trainer_folder() -> str:
@@ -37,19 +37,6 @@ def run_dir() -> str:
 def absolute(path: str | None) -> str | None:
     """An absolute path: workers of Ray may have another working folder."""
     return path and os.path.abspath(os.path.expanduser(path))
-
-
-def step_model(step: Path) -> Path | None:
-    """The Hugging Face folder of a checkpoint, or None if it has none."""
-    return next((p for p in (step / "actor/huggingface", step / "huggingface") if p.is_dir()), None)
-
-
-def latest_model(run: Path) -> Path | None:
-    """The Hugging Face folder of a run's last checkpoint, or None if `run` has none."""
-    tracker = run / TRACKER
-    if not tracker.is_file():
-        return None
-    return step_model(run / f"checkpoints/global_step_{tracker.read_text().strip()}")
 
 
 def model_path(path: str) -> str:

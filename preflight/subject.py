@@ -1,13 +1,13 @@
-"""A reward that is tried without a model: gold answers, empty ones, attacks. As a run would call it."""
+"""A reward that is tried without a model: reference answers, empty ones, attacks. As a run would call it."""
 
 import inspect
 
 from omegaconf import DictConfig, OmegaConf
 
-from preflight import Mistake
-from rewards import _limits
-from rewards._limits_worker import module_at
-from rewards._rows import gold_of, info_of
+from preflight.mistakes import Mistake
+from rewards._limits import calls
+from rewards._limits.worker import module_at
+from rewards._rows import ground_truth_of, info_of
 
 
 class Subject:
@@ -26,27 +26,27 @@ class Subject:
         self.path, self.name = chosen.path, chosen.name
         options = OmegaConf.select(chosen, "reward_kwargs")
         self.options = OmegaConf.to_container(options, resolve=True) if options else {}
-        self.limits = _limits.Limits(**config.lab.reward_limits)
+        self.limits = calls.Limits(**config.lab.reward_limits)
         self.module = module_at(self.path)
         self.bars = {
             "range": (float("-inf"), float("inf")),
-            "gold": None,
+            "reference": None,
             "empty": None,
             "free": (),
         }
         if hasattr(self.module, "bars"):
             self.bars |= self.module.bars(**self.options)
 
-    def gold(self, row: dict) -> str | None:
-        """The row's gold answer: what the reward makes of the ground truth, or that itself."""
-        truth = gold_of(row)
-        if not hasattr(self.module, "gold_answer"):
+    def reference(self, row: dict) -> str | None:
+        """The row's reference answer: what the reward makes of the ground truth, or that itself."""
+        truth = ground_truth_of(row)
+        if not hasattr(self.module, "reference_answer"):
             return truth if isinstance(truth, str) and truth.strip() else None
-        parameters = inspect.signature(self.module.gold_answer).parameters
+        parameters = inspect.signature(self.module.reference_answer).parameters
         known = {k: v for k, v in self.options.items() if k in parameters}
-        return self.module.gold_answer(truth, info_of(row), **known)
+        return self.module.reference_answer(truth, info_of(row), **known)
 
     async def score(self, row: dict, answer: str) -> dict:
         """What the reward says."""
-        call = (row.get("data_source", ""), answer, gold_of(row), info_of(row))
-        return await _limits.call(self.path, self.name, call, self.options, self.limits)
+        call = (row.get("data_source", ""), answer, ground_truth_of(row), info_of(row))
+        return await calls.call(self.path, self.name, call, self.options, self.limits)

@@ -7,11 +7,11 @@ deviation of a batch, texts as shares. A score of NaN says that the answer could
 runs in a process with limits (_limits.py), unless it is async and its module says LIMITS_ITSELF = True.
 A module may say more:
 
-    bars(**options)                        {"range": (low, high), "gold": what a gold answer scores at least,
+    bars(**options)                        {"range": (low, high), "reference": what a reference answer scores at least,
                                            "empty": an empty or random one at most, "free": attacks of the
                                            reward laboratory that may pay}
-    gold_answer(ground_truth, extra_info)  the answer that deserves the highest score, or None
-    check_rows(rows, **options)            faults of the data, [{"index", "outcome", "message"}]
+    reference_answer(ground_truth, extra_info)  the answer that deserves the highest score, or None
+    row_faults(rows, **options)            faults of the data, [{"index", "outcome", "message"}]
 
 _name.py are private helpers.
 """

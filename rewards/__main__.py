@@ -24,9 +24,9 @@ from collections import Counter, defaultdict
 from itertools import islice
 from pathlib import Path
 
-from rewards._limits import Limits, RewardError, call
+from rewards._limits.calls import Limits, RewardError, call
 from rewards._options import options_of
-from rewards._rows import RowError, gold_of, info_of, read_rows, response_of
+from rewards._rows import RowError, ground_truth_of, info_of, read_rows, response_of
 
 ROWS_AT_ONCE = 1024
 ROWS_SHOWN = 5  # bad ones, and those that were stopped
@@ -82,7 +82,12 @@ async def score_rows(
         try:
             if isinstance(row, RowError):
                 raise row
-            values = row.get("data_source", ""), response_of(row), gold_of(row), info_of(row)
+            values = (
+                row.get("data_source", ""),
+                response_of(row),
+                ground_truth_of(row),
+                info_of(row),
+            )
             return await call(f"pkg://rewards.{name}", "compute_score", values, options, limits)
         except RowError as error:
             return error
@@ -164,7 +169,7 @@ def print_table(scores: dict[str, list[float]], done: int) -> None:
 
 def check(module, name: str, path: Path, options: dict) -> int:
     """Check the file's data; the number of faults."""
-    if not hasattr(module, "check_rows"):
+    if not hasattr(module, "row_faults"):
         raise Mistake(f"reward {name!r} has no data to check")
     numbers, rows, bad = [], [], 0
     for number, row in read_rows(path):
@@ -174,7 +179,7 @@ def check(module, name: str, path: Path, options: dict) -> int:
         else:
             numbers.append(number)
             rows.append(row)
-    faults = module.check_rows(rows, **options)
+    faults = module.row_faults(rows, **options)
     for fault in faults:
         where = f"{path}:{numbers[fault['index']]}"
         print(f"{where}: {fault['outcome']}: {fault['message']}", file=sys.stderr)
@@ -237,7 +242,9 @@ def main(argv: list[str]) -> int:
         if not arguments.timeout > 0:
             raise Mistake(f"--timeout must be more than 0 s, not {arguments.timeout:g}")
         limits = limits._replace(timeout_s=arguments.timeout, loop_timeout_s=arguments.timeout)
-    logging.getLogger("rewards._limits").setLevel(logging.CRITICAL)  # stopped rows are shown here
+    logging.getLogger("rewards._limits.calls").setLevel(
+        logging.CRITICAL
+    )  # stopped rows are shown here
     if not out:
         return 2 if run(arguments.name, path, None, options, limits) else 0
     if not out.parent.is_dir():

@@ -5,7 +5,7 @@ Stricter than Python's json: a name given twice, NaN and Infinity make it no JSO
 
 import json
 
-from rewards._golds import after_thinking
+from rewards._references import after_thinking
 
 
 def _once(pairs: list) -> dict:

@@ -95,7 +95,7 @@ def parse(text: str, units: bool) -> list:
     )
 
 
-parse_gold = lru_cache(10_000)(parse)  # of answers none is kept: they may be huge
+parse_reference = lru_cache(10_000)(parse)  # of answers none is kept: they may be huge
 
 
 def equal(right: list, said: list, decimals: int, strict: bool) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 RESPONSE_KEYS = ("solution_str", "response", "output")
-GOLD_KEYS = ("ground_truth", "gts")
+TRUTH_KEYS = ("ground_truth", "gts")
 
 
 class RowError(ValueError):
@@ -39,15 +39,15 @@ def _parse(line: str) -> dict | RowError:
     return row if isinstance(row, dict) else RowError("not a JSON object")
 
 
-def gold_of(row: Mapping) -> object:
+def ground_truth_of(row: Mapping) -> object:
     """The ground truth: `ground_truth` or `gts`, else verl's `reward_model.ground_truth`."""
-    for key in GOLD_KEYS:
+    for key in TRUTH_KEYS:
         if row.get(key) is not None:
             return row[key]
     nested = row.get("reward_model")
     if isinstance(nested, Mapping) and nested.get("ground_truth") is not None:
         return nested["ground_truth"]
-    raise RowError(f"no ground truth ({', '.join(GOLD_KEYS)} or reward_model.ground_truth)")
+    raise RowError(f"no ground truth ({', '.join(TRUTH_KEYS)} or reward_model.ground_truth)")
 
 
 def info_of(row: Mapping) -> dict:

@@ -17,7 +17,7 @@ Not covered: `model` and `prm`, which need a served model; products, thresholds;
 import asyncio
 
 from rewards._composite_parts import checked, module
-from rewards._limits import call
+from rewards._limits.calls import call
 from rewards._options import refuse_unknown
 
 LIMITS_ITSELF = True
@@ -62,39 +62,39 @@ def check_options(**options) -> None:
     checked(**{"parts": None, **options})
 
 
-def check_rows(rows, parts=None, options=None, main=None) -> list[dict]:
+def row_faults(rows, parts=None, options=None, main=None) -> list[dict]:
     """Faults of the data that the parts find, in row order; none without parts."""
     weights, options = checked(parts, options, main) if parts else ({}, {})
     rows, faults = list(rows), []
     for name in weights:
-        if find := getattr(module(name), "check_rows", None):
+        if find := getattr(module(name), "row_faults", None):
             for fault in find(rows, **options[name]):
                 faults.append({**fault, "message": f"{name}: {fault['message']}"})
     return sorted(faults, key=lambda fault: fault["index"])
 
 
 def bars(parts=None, options=None, main=None) -> dict:
-    """From the parts': the gold answer is the main part's, on which others may score their lowest."""
+    """From the parts': the reference answer is the main part's, on which others may score their lowest."""
     weights, options = checked(parts, options, main)
     main = main or max(weights, key=weights.get)
-    low, high, gold, empty = 0.0, 0.0, 0.0, 0.0
+    low, high, reference, empty = 0.0, 0.0, 0.0, 0.0
     for name, weight in weights.items():
         if not hasattr(module(name), "bars"):
             raise ValueError(f"reward {name} doesn't say its range")
         of = module(name).bars(**options[name])
         worst, best = sorted(weight * end for end in of["range"])
         low, high = low + worst, high + best
-        gold += weight * of["gold"] if name == main and weight > 0 else worst
+        reference += weight * of["reference"] if name == main and weight > 0 else worst
         empty += weight * of["empty"] if weight > 0 else best
-    return {"range": (low, high), "gold": gold, "empty": empty}
+    return {"range": (low, high), "reference": reference, "empty": empty}
 
 
-def gold_answer(
+def reference_answer(
     ground_truth, extra_info=None, *, parts=None, options=None, main=None
 ) -> str | None:
     """That of the main part, by default of the one with the highest weight."""
     if not parts:
         return None
     weights, _ = checked(parts, options, main)
-    answer = getattr(module(main or max(weights, key=weights.get)), "gold_answer", None)
+    answer = getattr(module(main or max(weights, key=weights.get)), "reference_answer", None)
     return answer(ground_truth, extra_info) if answer else None

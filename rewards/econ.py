@@ -37,7 +37,7 @@ from rewards._econ_decision import decision_of
 from rewards._econ_parts import annual_of, best, guard_of, micro_of
 from rewards._econ_state import state_of
 from rewards._options import check_choice, check_number, options_of, refuse_unknown
-from rewards._rows import RowError, gold_of, info_of
+from rewards._rows import RowError, ground_truth_of, info_of
 
 NAN_PARTS = ("score", "work", "consumption", "micro", "guard", "annual", "reg", "valid_json")
 
@@ -89,30 +89,30 @@ def compute_score(
     return report | {"score": max(-1.0, min(1.0, score))}
 
 
-def check_rows(rows, **options) -> list[dict]:
+def row_faults(rows, **options) -> list[dict]:
     """Rows that can't be graded: {"index", "outcome", "message"} in row order."""
     refuse_unknown(options, compute_score)
     faults = []
     for index, row in enumerate(rows):
         try:
-            gold = gold_of(row)
+            reference = ground_truth_of(row)
         except RowError:  # the state may be in extra_info
-            gold = None
-        if fault := state_of(gold, info_of(row))[1]:
+            reference = None
+        if fault := state_of(reference, info_of(row))[1]:
             faults.append({"index": index, "outcome": "bad_state", "message": fault})
     return faults
 
 
 def bars(**options) -> dict:
-    """gold: what the best decision earns in the worst economy."""
+    """reference: what the best decision earns in the worst economy."""
     compute_score("", "", None, **options)  # refuses bad ones
     o = options_of(compute_score) | options
     worst = o["micro_weight"] - o["guard_weight"] - o["annual_weight"]
     worst = max(-1.0, min(worst, o["alone_micro_weight"] - o["alone_guard_weight"]))
-    return {"range": (-1.0, 1.0), "gold": worst, "empty": -1.0}
+    return {"range": (-1.0, 1.0), "reference": worst, "empty": -1.0}
 
 
-def gold_answer(ground_truth, extra_info=None) -> str | None:
+def reference_answer(ground_truth, extra_info=None) -> str | None:
     """The decision with the highest score; None for a row that can't be graded."""
     state, fault = state_of(ground_truth, extra_info)
     return None if fault else json.dumps({"work": best(state)[0], "consumption": best(state)[1]})

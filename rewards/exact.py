@@ -1,4 +1,4 @@
-"""`reward=exact`: is the answer the gold, letter for letter after a normalisation of both; score 0 or 1.
+"""`reward=exact`: is the answer the reference answer, letter for letter after a normalisation of both; score 0 or 1.
 
 Normalisation as in SQuAD (Rajpurkar et al., arXiv:1606.05250: lower case, no punctuation, no articles,
 single spaces) after Unicode NFKC; each step is an option. Punctuation is that of every script.
@@ -7,9 +7,9 @@ The answer is looked for (`where`):
   thinking  what follows the last `</think>`; without one, the whole response
   tags      in the last closed <answer>...</answer> after the thinking
   line      the last line after the thinking that isn't blank
-Several golds: any may match. `acc` is the score. `outcome`: match, mismatch, no_answer, and gold_error,
-which is the data's fault (no gold): NaN, masked.
-Degenerate: a gold that normalisation leaves nothing of ("The", "?!") is compared with case and spaces
+Several reference answers: any may match. `acc` is the score. `outcome`: match, mismatch, no_answer, and gold_error,
+which is the data's fault (no reference answer): NaN, masked.
+Degenerate: a reference answer that normalisation leaves nothing of ("The", "?!") is compared with case and spaces
 alone ignored; else any empty answer would match it.
 Not covered: synonyms, other spellings, numbers written in another way (`reward=math`).
 """
@@ -17,8 +17,8 @@ Not covered: synonyms, other spellings, numbers written in another way (`reward=
 import re
 import unicodedata
 
-from rewards._golds import after_thinking, check_golds, golds
 from rewards._options import check_choice, check_flag, refuse_unknown
+from rewards._references import after_thinking, reference_faults, references
 
 PLACES = ("whole", "thinking", "tags", "line")
 ARTICLES = re.compile(r"\b(?:a|an|the)\b", re.I)
@@ -45,24 +45,24 @@ def compute_score(
     steps = (ignore_case, ignore_punctuation, ignore_articles, ignore_spaces, nfkc)
     for name, step in zip(STEPS, steps, strict=True):
         check_flag(name, step)
-    right = golds(ground_truth)
+    right = references(ground_truth)
     if not right:
         return {"score": float("nan"), "acc": float("nan"), "outcome": "gold_error"}
     answer = find(solution_str, where)
     if not answer.strip():
         return {"score": 0.0, "acc": 0.0, "outcome": "no_answer"}
-    same = any(_equal(answer, gold, steps) for gold in right)
+    same = any(_equal(answer, reference, steps) for reference in right)
     return {"score": float(same), "acc": float(same), "outcome": "match" if same else "mismatch"}
 
 
 STEPS = tuple(compute_score.__kwdefaults__)[1:]
 
 
-def _equal(answer: str, gold: str, steps: tuple) -> bool:
-    wanted = normalized(gold, *steps)
+def _equal(answer: str, reference: str, steps: tuple) -> bool:
+    wanted = normalized(reference, *steps)
     if not wanted:  # with less of it, something is left
         steps = (True, False, False, True, steps[-1])
-        wanted = normalized(gold, *steps)
+        wanted = normalized(reference, *steps)
     return normalized(answer, *steps) == wanted
 
 
@@ -90,18 +90,18 @@ def normalized(text: str, case: bool, punctuation: bool, articles: bool, spaces:
     return " ".join(text.split()) if spaces else text
 
 
-def check_rows(rows, **options) -> list[dict]:
-    """Rows without a gold: {"index", "outcome", "message"} in row order."""
+def row_faults(rows, **options) -> list[dict]:
+    """Rows without a reference answer: {"index", "outcome", "message"} in row order."""
     bars(**options)
-    return check_golds(rows, lambda gold: None)
+    return reference_faults(rows, lambda reference: None)
 
 
 def bars(**options) -> dict:
-    compute_score("", "", "gold", **options)  # refuses bad ones
-    return {"range": (0.0, 1.0), "gold": 1.0, "empty": 0.0}
+    compute_score("", "", "reference", **options)  # refuses bad ones
+    return {"range": (0.0, 1.0), "reference": 1.0, "empty": 0.0}
 
 
-def gold_answer(ground_truth, extra_info=None, *, where="thinking", **others) -> str | None:
-    """The first gold, where it is looked for."""
-    found = golds(ground_truth)[:1]
+def reference_answer(ground_truth, extra_info=None, *, where="thinking", **others) -> str | None:
+    """The first reference answer, where it is looked for."""
+    found = references(ground_truth)[:1]
     return f"<answer>{found[0]}</answer>" if found and where == "tags" else next(iter(found), None)

@@ -93,14 +93,14 @@ def bars(**options) -> dict:
     given = options_of(compute_score) | options
     low, high = given["min_reward"], given["max_reward"]
     weight = sum(given[name] for name in given if name.endswith("_weight"))
-    gold = round(BANDS["excellent"] * min(1.0, weight), 6)
+    reference = round(BANDS["excellent"] * min(1.0, weight), 6)
     return {
         "range": (low, high),
-        "gold": min(gold, high),
+        "reference": min(reference, high),
         "empty": max(low, min(high, BANDS["fair"])),
     }
 
 
-def gold_answer(ground_truth, extra_info) -> str | None:
+def reference_answer(ground_truth, extra_info) -> str | None:
     """The reference, where the row has one."""
     return ground_truth if isinstance(ground_truth, str) and ground_truth.strip() else None

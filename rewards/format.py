@@ -9,7 +9,7 @@ What follows the last `</think>` counts; with thinking=true, the whole response.
            or array in it that stands in no other, in a fence or in prose
 JSON is strict: no NaN, and of two members with one name the last counts.
 Time: finding JSON is linear; a user's pattern need not be (`(a+)+b`), nor a schema with a `pattern` or
-`uniqueItems`. In a run they have the limits of `_limits`: what is stopped is masked.
+`uniqueItems`. In a run they have the limits of `_limits/calls`: what is stopped is masked.
 Degenerate: a form is all that is asked for; `{}` fits a schema without `required`.
 Not covered: `$ref` to other files, `format` (an annotation in draft 2020-12).
 """
@@ -18,8 +18,8 @@ import re
 from functools import lru_cache
 
 from rewards._format_json import NOTHING, fits, last, validator, whole
-from rewards._golds import after_thinking
 from rewards._options import check_flag, check_number, refuse_unknown
+from rewards._references import after_thinking
 
 
 def compute_score(
@@ -73,9 +73,9 @@ def bars(**options) -> dict:
     """What has the form earns `good`; an empty answer, what the form makes of it."""
     empty = compute_score("", "", None, **options)["score"]
     good, bad = (options.get(name, compute_score.__kwdefaults__[name]) for name in ("good", "bad"))
-    return {"range": (float(bad), float(good)), "gold": float(good), "empty": empty}
+    return {"range": (float(bad), float(good)), "reference": float(good), "empty": empty}
 
 
-def gold_answer(ground_truth, extra_info=None) -> str | None:
+def reference_answer(ground_truth, extra_info=None) -> str | None:
     """None: no row says how a good answer looks."""
     return None

@@ -26,9 +26,9 @@ import math
 import os
 import time
 
-from rewards._judge_client import Reply, judge_of
-from rewards._judge_settings import settings_of
-from rewards._judge_text import fields_of
+from rewards._judge.client import Reply, judge_of
+from rewards._judge.settings import settings_of
+from rewards._judge.text import fields_of
 from rewards._options import options_of, refuse_unknown
 
 LIMITS_ITSELF = True
@@ -101,9 +101,9 @@ def check_options(**options) -> None:
 
 def bars(**options) -> dict:
     """What a judge that is any good says: it has to be measured, nobody can promise it."""
-    return {"range": (0.0, 1.0), "gold": 0.7, "empty": 0.3}
+    return {"range": (0.0, 1.0), "reference": 0.7, "empty": 0.3}
 
 
-def gold_answer(ground_truth, extra_info) -> str | None:
+def reference_answer(ground_truth, extra_info) -> str | None:
     """The reference itself."""
     return ground_truth if isinstance(ground_truth, str) and ground_truth.strip() else None

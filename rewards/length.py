@@ -68,9 +68,9 @@ def _tokenizer(path: str):
 
 def bars(**options) -> dict:
     compute_score("", "", None, **options)  # refuses bad ones
-    return {"range": (-1.0, 0.0), "gold": 0.0, "empty": 0.0}
+    return {"range": (-1.0, 0.0), "reference": 0.0, "empty": 0.0}
 
 
-def gold_answer(ground_truth, extra_info=None) -> str:
+def reference_answer(ground_truth, extra_info=None) -> str:
     """The shortest answer there is."""
     return ""

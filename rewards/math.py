@@ -1,4 +1,4 @@
-"""`reward=math`: is the final answer equal to the gold, as mathematics: 1/2 = 0.5 = \\frac{12}{24}.
+"""`reward=math`: is the final answer equal to the reference answer, as mathematics: 1/2 = 0.5 = \\frac{12}{24}.
 
 Equality is that of math-verify (https://github.com/huggingface/Math-Verify): numbers, fractions,
 expressions, sets, intervals, matrices, equations, inequalities, words in \\text{}.
@@ -6,21 +6,21 @@ The answer is looked for after the last `</think>`, in the first of `accept` tha
   boxed   the \\boxed{...} or \\fbox{...} that opens last, if it closes
   hashes  the rest of the line after the last `####`, as in GSM8K
   number  the last number of the text
-A gold is read in the same way, without `number`; one without any mark is the answer itself. Several
-golds: any may match. With `units` those don't count (5 cm = 5 m = 5). 50% equals 0.5 and, as it is a
+A reference is read in the same way, without `number`; one without any mark is the answer itself. Several
+reference answers: any may match. With `units` those don't count (5 cm = 5 m = 5). 50% equals 0.5 and, as it is a
 whole number, 50. An answer of two values is a set: 3 is not "3 or 4".
 
 Score: 1 or 0; `acc` is the same. `outcome`: right, wrong, no_answer, unparsable (also: longer than
 `max_length`, nested deeper than 30), gold_error. The last is a fault of the data: NaN, so that the sample is masked.
 Degenerate: an answer in words without \\text{} and shorter than four letters is a product of letters.
 Some answers (10^{10^{10}}) can take any time and memory, and this function has no limits of its own:
-in a run it has those of `_limits`, and an answer that is stopped there is masked.
+in a run it has those of `_limits/calls`, and an answer that is stopped there is masked.
 Not covered: units that matter, repeating decimals, "approximately", proofs.
 """
 
-from rewards._golds import after_thinking, check_golds, golds
-from rewards._math import MARKS, equal, extract, parse, parse_gold, too_much
+from rewards._math import MARKS, equal, extract, parse, parse_reference, too_much
 from rewards._options import check_choice, check_flag, check_number, options_of, refuse_unknown
+from rewards._references import after_thinking, reference_faults, references
 
 
 def compute_score(
@@ -42,7 +42,11 @@ def compute_score(
     """
     refuse_unknown(unknown, compute_score)
     _check(accept, decimals, strict, units, max_length)
-    right = [gold for text in golds(ground_truth) for gold in parse_gold(_answer(text), units)]
+    right = [
+        reference
+        for text in references(ground_truth)
+        for reference in parse_reference(_answer(text), units)
+    ]
     if not right:
         return {"score": float("nan"), "acc": float("nan"), "outcome": "gold_error"}
     answer = extract(after_thinking(solution_str), accept)
@@ -56,30 +60,30 @@ def compute_score(
     return {"score": score, "acc": score, "outcome": outcome}
 
 
-def check_rows(rows, **options) -> list[dict]:
-    """Golds that don't parse: {"index", "outcome", "message"} in row order."""
+def row_faults(rows, **options) -> list[dict]:
+    """References that don't parse: {"index", "outcome", "message"} in row order."""
     units = (options_of(compute_score) | options)["units"]
 
     def fault(text: str) -> str | None:
-        return None if parse_gold(_answer(text), units) else f"no mathematics: {text!r}"
+        return None if parse_reference(_answer(text), units) else f"no mathematics: {text!r}"
 
-    return check_golds(rows, fault)
+    return reference_faults(rows, fault)
 
 
 def bars(**options) -> dict:
     refuse_unknown(options, compute_score)
     _check(**options_of(compute_score) | options)
-    return {"range": (0.0, 1.0), "gold": 1.0, "empty": 0.0}
+    return {"range": (0.0, 1.0), "reference": 1.0, "empty": 0.0}
 
 
-def gold_answer(ground_truth, extra_info=None) -> str | None:
-    """The first gold, with both marks."""
-    found = [_answer(text) for text in golds(ground_truth)]
+def reference_answer(ground_truth, extra_info=None) -> str | None:
+    """The first reference answer, with both marks."""
+    found = [_answer(text) for text in references(ground_truth)]
     return f"\\boxed{{{found[0]}}}\n#### {found[0]}" if found else None
 
 
-def _answer(gold: str) -> str:
-    return extract(gold, MARKS[:2]) or gold
+def _answer(reference: str) -> str:
+    return extract(reference, MARKS[:2]) or reference
 
 
 def _check(accept, decimals, strict, units, max_length) -> None:

@@ -31,7 +31,7 @@ async def compute_score(
     attempts=4,
     max_tokens=None,
 ) -> dict:
-    """Score one answer. extra_info: {"messages": the prompt}, from plugins.reward_manager.
+    """Score one answer. extra_info: {"messages": the prompt}, from plugins.rollout.reward_manager.
 
     ValueError where no model is served.
     """

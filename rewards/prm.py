@@ -24,7 +24,7 @@ from bisect import bisect_left
 from itertools import accumulate, chain
 
 from rewards import _served
-from rewards._limits import call
+from rewards._limits.calls import call
 
 LIMITS_ITSELF = True
 

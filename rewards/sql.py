@@ -1,29 +1,29 @@
-"""`reward=sql`: run the response's SQL and the gold SQL on a database, compare the results.
+"""`reward=sql`: run the response's SQL and the reference SQL on a database, compare the results.
 
-Modes (how results are compared; arXiv ids in `_sql_compare`):
-  spider  bags of rows under some order of the columns; rows in order only if the gold says
+Modes (how results are compared; arXiv ids in `_sql/compare`):
+  spider  bags of rows under some order of the columns; rows in order only if the reference answer says
           `order by`; DISTINCT stripped from both unless keep_distinct (better for training)
   bird    sets of rows, columns in order
-  strict  bags of rows, columns in order, rows in order if the gold's last step is ORDER BY,
+  strict  bags of rows, columns in order, rows in order if the reference answer's last step is ORDER BY,
           floats within 1e-6 (relative), DISTINCT kept
 Common: 1 == 1.0, NULL equals NULL, text is no number, empty equals empty (`empty_gold`).
-Several golds: any may match. Several databases (`extra_info["db"]`, `["extra_dbs"]`): a gold must
-match on every one. The SQL is the last closed ```sql fence after the thinking (see `_sql_text`);
+Several reference answers: any may match. Several databases (`extra_info["db"]`, `["extra_dbs"]`): one must match
+on every one. The SQL is the last closed ```sql fence after the thinking (see `_sql/text`);
 it is not rewritten, but for what Spider's evaluator itself repairs.
-A database is a SQLite file, or a URL: postgresql:// mysql:// duckdb:// (see `_sql_url`).
+A database is a SQLite file, or a URL: postgresql:// mysql:// duckdb:// (see `_sql/url`).
 
-Scores: `shaping` (see `_sql_shaping`), [0, 1]; `skyrl` [-1, 1], `sql_r1` [-1, 6].
+Scores: `shaping` (see `_sql/shaping`), [0, 1]; `skyrl` [-1, 1], `sql_r1` [-1, 6].
 Faults of the data (`gold_error`, `db_missing`) are no matter of the answer: score and acc are NaN
 and masked is 1, for the trainer to leave the sample out of the update.
-Hostile SQL is expected: see `_sql_guard` and `_sql_engines` for what is stopped, and how.
+Hostile SQL is expected: see `_sql/guard` and `_sql/engines` for what is stopped, and how.
 Degenerate: a constant that happens to match, matches (`no_table_read`; the cure is more databases).
 With `arctic`, any query that runs earns 0.1, `SELECT 1` too.
 Not covered: results that differ by chance or by the time of day; what changes on a server meanwhile.
 """
 
-from rewards._sql_check import check
-from rewards._sql_shaping import SHAPINGS, report
-from rewards._sql_task import (
+from rewards._sql.check import check
+from rewards._sql.shaping import SHAPINGS, report
+from rewards._sql.task import (
     check_names,
     key_of,
     known_task,
@@ -32,7 +32,7 @@ from rewards._sql_task import (
     settings_of,
     strings,
 )
-from rewards._sql_text import SQL_BYTES, extract
+from rewards._sql.text import SQL_BYTES, extract
 
 LIMITS_ITSELF = True
 
@@ -48,8 +48,8 @@ async def compute_score(
     shaping="arctic",
     timeout_s=2.0,  # a query on one database; it is interrupted,
     grace_s=1.0,  # and its process killed so much later if it cannot be
-    gold_timeout_s=30.0,
-    max_rows=10_000,  # or twice the gold's; so for bytes
+    reference_timeout_s=30.0,
+    max_rows=10_000,  # or twice the reference answer's; so for bytes
     max_bytes=8_000_000,
     memory_mib=1024,  # of a worker process
     workers=2,  # processes per calling process
@@ -65,7 +65,7 @@ async def compute_score(
     if ignored:
         check_names(*ignored)
     settings = settings_of(
-        mode, keep_distinct, shaping, timeout_s, grace_s, gold_timeout_s,
+        mode, keep_distinct, shaping, timeout_s, grace_s, reference_timeout_s,
         max_rows, max_bytes, memory_mib, workers, bare_select, strict_format,
     )  # fmt: skip
     key = key_of(ground_truth, extra_info, settings)
@@ -87,11 +87,11 @@ async def compute_score(
     return report(shaping, outcome, task.empty_gold, rows, exec_ms, table_read, soft_f1, known)
 
 
-def check_rows(rows, **options) -> list[dict]:
+def row_faults(rows, **options) -> list[dict]:
     """Faults of the data, for use before a training: {"index", "outcome", "message"} in row order.
 
     rows: mappings in verl's schema (`reward_model.ground_truth`, `extra_info.db`) or flat. options:
-    those of compute_score. Every gold runs once on each of its databases, with gold_timeout_s.
+    those of compute_score. Every reference answer runs once on each of its databases, with reference_timeout_s.
     """
     defaults = compute_score.__kwdefaults__
     check_names(*(options.keys() - defaults.keys()))
@@ -99,15 +99,19 @@ def check_rows(rows, **options) -> list[dict]:
 
 
 def bars(**options) -> dict:
-    """What a gold answer scores at least, an empty one at most. ValueError for a bad option."""
+    """What a reference answer scores at least, an empty one at most. ValueError for a bad option."""
     defaults = compute_score.__kwdefaults__
     check_names(*(options.keys() - defaults.keys()))
     settings = settings_of(*(options.get(name, defaults[name]) for name in defaults))
     scores = SHAPINGS[settings.shaping]
-    return {"range": (min(scores), max(scores)), "gold": scores.match, "empty": scores.bad_format}
+    return {
+        "range": (min(scores), max(scores)),
+        "reference": scores.match,
+        "empty": scores.bad_format,
+    }
 
 
-def gold_answer(ground_truth, extra_info=None) -> str | None:
-    """The first gold SQL, fenced."""
-    golds = [gold for gold in strings(ground_truth) if gold.strip()]
-    return f"```sql\n{golds[0]}\n```" if golds else None
+def reference_answer(ground_truth, extra_info=None) -> str | None:
+    """The first reference SQL, fenced."""
+    references = [reference for reference in strings(ground_truth) if reference.strip()]
+    return f"```sql\n{references[0]}\n```" if references else None

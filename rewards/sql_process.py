@@ -25,10 +25,10 @@ import difflib
 import inspect
 
 from rewards import sql
-from rewards._sql_shaping import SHAPINGS
-from rewards._sql_steps import UNDERSTOOD, locate, split, worth
-from rewards._sql_task import key_of, known_task, new_task, pool_for, settings_of
-from rewards._sql_text import extract
+from rewards._sql.shaping import SHAPINGS
+from rewards._sql.steps import UNDERSTOOD, locate, split, worth
+from rewards._sql.task import key_of, known_task, new_task, pool_for, settings_of
+from rewards._sql.text import extract
 
 LIMITS_ITSELF = True
 OWN = ("step_cap", "empty_step")
@@ -79,9 +79,9 @@ async def compute_score(
     }
 
 
-def check_rows(rows, **options) -> list[dict]:
+def row_faults(rows, **options) -> list[dict]:
     """Faults of the data, as rewards.sql finds them."""
-    return sql.check_rows(rows, **{k: v for k, v in options.items() if k not in OWN})
+    return sql.row_faults(rows, **{k: v for k, v in options.items() if k not in OWN})
 
 
 def bars(**options) -> dict:
@@ -94,7 +94,7 @@ def bars(**options) -> dict:
     return sql.bars(**others)
 
 
-gold_answer = sql.gold_answer
+reference_answer = sql.reference_answer
 
 
 def _check(shaping: str, step_cap, empty_step, unknown) -> None:

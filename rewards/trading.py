@@ -1,11 +1,11 @@
 """`reward=trading`: a trading strategy as Python code with reasoning, judged by rules; [-1, 1].
 
 The dimensions, weights, penalties and bonuses are those of a published reward that counts keywords;
-here code is parsed and followed from name to name (`_python_flow`), and never executed. A name that
+here code is parsed and followed from name to name (`_trading/python_flow`), and never executed. A name that
 is only mentioned (in a comment, a text, a bare expression, a value that nobody uses) is no logic.
-  code_quality        0.30  fence, functions, documentation, names, nothing idle (`_trading_quality`)
-  reasoning_quality   0.25  structure, what is explained, response to the prompt (`_trading_text`)
-  completeness        0.20  entry, exit, risk, indicators, backtest, each 0 to 1 (`_trading_code`)
+  code_quality        0.30  fence, functions, documentation, names, nothing idle (`_trading/quality`)
+  reasoning_quality   0.25  structure, what is explained, response to the prompt (`_trading/text`)
+  completeness        0.20  entry, exit, risk, indicators, backtest, each 0 to 1 (`_trading/code`)
   technical_accuracy  0.15  terms, formulas, faults: undefined names, look-ahead, an impossible threshold,
                             an exit that is the entry, an indicator that is claimed and not computed
   innovation          0.10  indicators combined, one of one's own, limits that follow the data
@@ -24,13 +24,13 @@ Not covered: whether a strategy earns anything, whether a formula is the indicat
 languages other than Python. Word lists: `trading.yaml`.
 """
 
-from rewards import _trading_text
-from rewards._golds import after_thinking, golds
 from rewards._options import check_number, options_of, refuse_unknown
-from rewards._python_code import read
-from rewards._python_flow import Flow
-from rewards._trading_code import Reading
-from rewards._trading_parts import elements, parts_of
+from rewards._references import after_thinking, references
+from rewards._trading import text
+from rewards._trading.code import Reading
+from rewards._trading.parts import elements, parts_of
+from rewards._trading.python_code import read
+from rewards._trading.python_flow import Flow
 
 ANSWER_CHARS = 100_000
 KNEE = 0.4
@@ -73,7 +73,7 @@ def compute_score(
     code = read(after_thinking(solution_str).partition("<think>")[0][:ANSWER_CHARS])
     flow = Flow(code.tree)
     found = Reading(flow).read()
-    parts = parts_of(code, flow, found, _trading_text.asked(extra_info))
+    parts = parts_of(code, flow, found, text.asked(extra_info))
     syntax_error, incomplete = code.outcome != "parsed", not (found.entry and found.exit)
     score = sum(weight * parts[name] for name, weight in weights.items())
     score += syntax_error_penalty * syntax_error + incomplete_penalty * incomplete
@@ -104,9 +104,9 @@ def bars(**options) -> dict:
     full = sum(given[name] for name in given if name.endswith(("_weight", "_bonus")))
     penalties = given["syntax_error_penalty"] + given["incomplete_penalty"]
     empty = penalties + 0.2 * given["reasoning_quality_weight"]
-    return {"range": (-1.0, 1.0), "gold": min(0.7, 0.5 * full), "empty": max(-1.0, empty)}
+    return {"range": (-1.0, 1.0), "reference": min(0.7, 0.5 * full), "empty": max(-1.0, empty)}
 
 
-def gold_answer(ground_truth, extra_info=None) -> str | None:
+def reference_answer(ground_truth, extra_info=None) -> str | None:
     """The reference, where the row has one."""
-    return next(iter(golds(ground_truth)), None)
+    return next(iter(references(ground_truth)), None)

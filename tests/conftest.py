@@ -1,35 +1,22 @@
 """What the tests share: composing, acceptance data, real runs of launch.py."""
 
 import pickle
-import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import hypothesis
-import psutil
 import pytest
+from helpers import ROOT, SHARED, STEPS, Run, heed_ctrl_c, leftovers
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 from sql_helpers import make_database
 
-from plugins.progress import read_metrics
 from preflight import machine, names, resolvers
-
-ROOT = Path(__file__).resolve().parent.parent
-
-SHARED = ROOT.parent / "shared" / "data"
-STEPS = 2  # of a real run
-LEFT = re.compile(
-    r"ray::|raylet|gcs_server|EngineCore|main_ppo|sft_trainer|algos\.\w+ --config|prefork\.py serve"
-    r"|_limits_worker|_sql_worker"
-)
-
 
 # a slow machine is no failure
 hypothesis.settings.register_profile(
@@ -116,11 +103,6 @@ def shared():
     return SHARED
 
 
-def resolved(config) -> dict:
-    """A config as a plain dict with every interpolation resolved."""
-    return OmegaConf.to_container(config, resolve=True)
-
-
 @pytest.fixture(scope="module")
 def db(tmp_path_factory):
     """The path of a small database (sql_helpers.SCHEMA)."""
@@ -137,20 +119,6 @@ def sql_demo(tmp_path_factory):
     return folder / "data"
 
 
-class Run:
-    """A run that has ended."""
-
-    def __init__(self, folder: Path, done: subprocess.CompletedProcess):
-        self.folder, self.done = folder, done
-        self.metrics = read_metrics(folder / "metrics.jsonl")
-
-    def log(self) -> str:
-        return (self.folder / "log.txt").read_text(errors="replace")
-
-    def at(self, step: int, name: str) -> float:
-        return self.metrics[step][name]
-
-
 @pytest.fixture(scope="session")
 def warm(sql_demo, tiny_model, tmp_path_factory):
     """A run of SFT: random weights write no SQL, so RL on them would have nothing to learn from."""
@@ -161,11 +129,6 @@ def warm(sql_demo, tiny_model, tmp_path_factory):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return Run(folder, done)
-
-
-def heed_ctrl_c() -> None:
-    """For preexec_fn: tests that a shell put into the background ignore Ctrl-C, and so would their children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
@@ -236,17 +199,6 @@ def tool(tmp_path, monkeypatch):
     yield make
     machine.gpus.cache_clear()
     machine.profile.cache_clear()
-
-
-def leftovers() -> set[str]:
-    """What a run could leave: processes of Ray or vLLM, shared memory, temporary folders."""
-    names = {str(path) for place in ("/dev/shm", "/tmp") for path in Path(place).glob("*")
-             if re.match(r"(psm|sem\.|verl_|torch_|plasma|verl-lab)", path.name)}  # fmt: skip
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if LEFT.search(line):
-            names.add(f"{process.pid} {line[:80]}")
-    return names
 
 
 @pytest.fixture

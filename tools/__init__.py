@@ -7,7 +7,8 @@ from collections.abc import Callable
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from preflight import Mistake, names
+from preflight import names
+from preflight.mistakes import Mistake
 
 
 def guarded(run: Callable[[], int], *more: type[Exception]) -> int:

@@ -117,7 +117,7 @@ def plots(measured: dict, spreads: dict) -> str:
         squeeze=False,
     )
     for at, (name, found) in enumerate(reversed(kinds.items())):
-        color = "#b3261e" if name in ATTACKS else "#1b7f3b" if name == "gold" else "#456"
+        color = "#b3261e" if name in ATTACKS else "#1b7f3b" if name == "reference" else "#456"
         heights = [
             at + 0.3 * ((i * 0.618) % 1 - 0.5) for i in range(len(found))
         ]  # apart, to be seen

@@ -12,7 +12,8 @@ import sys
 
 from omegaconf import DictConfig
 
-from preflight import DEFAULT, SLOW, Note, names, resolvers, results
+from preflight import names, resolvers
+from preflight.checks import DEFAULT, SLOW, Note, findings
 from tools import guarded, plan
 
 WIDTH = 28  # of a check's name
@@ -22,7 +23,7 @@ TELL_S = 1.0  # how long a check took is told from here on
 def run_checks(config: DictConfig) -> list[str]:
     """Print a line a check; returns the names of those that found something wrong."""
     wrong = []
-    for name, said, seconds in results(config, DEFAULT, SLOW):
+    for name, said, seconds in findings(config, DEFAULT, SLOW):
         bad = said is not None and not isinstance(said, Note)
         wrong += [name] if bad else []
         name, took = name.removeprefix("check_"), f" ({seconds:.1f} s)" if seconds >= TELL_S else ""

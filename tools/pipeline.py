@@ -21,10 +21,12 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from plugins.results import Result, table
-from plugins.stages import finished
-from preflight import Mistake, check, names, resolvers
-from preflight.forecast import forecast
+from launcher.results import Result, table
+from launcher.stages import finished
+from preflight import names, resolvers
+from preflight.checks import refuse
+from preflight.memory.forecast import forecast
+from preflight.mistakes import Mistake
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 REWARD_MODELS = {"algos.rm": "model", "algos.prm": "prm"}  # lab.entry → the reward that it makes
@@ -69,7 +71,7 @@ class Stage:
             self.overrides += [f"reward={reward}", f"lab.reward_model.path={path}"]
         else:
             forecast(config)  # lab.plan=auto chooses before the checks look
-            check(config)  # all but what the stages before it will leave
+            refuse(config)  # all but what the stages before it will leave
 
     def run(self, policy: Path | None) -> int:
         """Run it, or go on with it; returns the exit status."""

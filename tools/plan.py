@@ -11,11 +11,11 @@ import sys
 
 from omegaconf import DictConfig
 
-from plugins.progress import span
-from plugins.results import total_steps
+from launcher.progress import span
+from launcher.results import total_steps
 from preflight import names, resolvers
-from preflight.fit import refused
-from preflight.forecast import Forecast, forecast
+from preflight.memory.fit import refused
+from preflight.memory.forecast import Forecast, forecast
 from preflight.models import trained
 from tools import guarded
 

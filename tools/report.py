@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from plugins.progress import VALIDATION, pick, read_metrics
+from launcher.progress import VALIDATION, pick, read_metrics
 
 PARTS = {  # what the reward returned with each answer → what the table calls it
     "acc": "right answers",
@@ -156,8 +156,8 @@ def main(argv: list[str] | None = None) -> int:
             if "acc" not in row:
                 mark = "–" if row["score"] is None else f"{row['score']:.2f}"
             console.print(Text(f"  {name:<7}{mark}  {one_line(row['output'])}"))
-        gold = old["gts"] if isinstance(old["gts"], str) else old["gts"][0]
-        console.print(Text(f"  gold      {one_line(gold)}", style="dim"))
+        reference = old["gts"] if isinstance(old["gts"], str) else old["gts"][0]
+        console.print(Text(f"  reference      {one_line(reference)}", style="dim"))
     picture = args.run / "learning.png"
     plot(args.run, picture)
     console.print(f"\nreward and validation over the steps: {picture}")

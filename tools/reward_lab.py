@@ -1,4 +1,4 @@
-"""Try a reward on a dataset before any training: gold answers, empty ones, attacks, speed, and what carries signal.
+"""Try a reward on a dataset before any training: reference answers, attacks, speed, and what carries signal.
 
     python -m tools.reward_lab reward=sql dataset=sql_demo
     python -m tools.reward_lab reward=sql dataset=sql_demo --answers outputs/RUN
@@ -8,14 +8,14 @@
 KEY=VALUE are overrides of launch.py: the reward is called as a run would call it. Prints tables and writes a page,
 outputs/reward_lab/REWARD-DATASET.html. Exit status 1 if a bar fails, each by its name, so that it can guard a CI:
 
-    gold       every gold answer scores at least what the reward promises, or more than empty ones
+    reference answer       every reference answer scores at least what the reward promises, or more than empty ones
     empty      the empty answer and random ones score at most what it promises
     range      every score is a number within the range that it promises, and none had to be stopped
-    attack:X   an attack of that name earns less than half the way from an empty answer to a gold one
+    attack:X   an attack of that name earns less than half the way from an empty answer to a reference answer one
     signal     in at least --min-signal of the groups of sampled answers, scores differ (--answers, --model)
     time       99 of 100 calls, one after another, take at most --max-seconds
 
-What a reward promises, it says by `bars` and `gold_answer` beside its function (see rewards/__init__.py).
+What a reward promises, it says by `bars` and `reference_answer` beside its function (see rewards/__init__.py).
 """
 
 import argparse
@@ -30,10 +30,11 @@ from typing import NamedTuple
 from rich.console import Console
 
 from data_prep import UserError
-from preflight import Mistake, names, resolvers
-from preflight.check_3_files import check_data_files
+from preflight import names, resolvers
+from preflight.checks.files import check_data_files
+from preflight.mistakes import Mistake
 from preflight.subject import Subject
-from rewards._rows import gold_of, read_rows
+from rewards._rows import ground_truth_of, read_rows
 from tools import _lab_answers, _lab_page, guarded
 from tools._lab_attacks import ATTACKS, FREE, words_of
 from tools._lab_page import scores
@@ -50,29 +51,32 @@ class Bar(NamedTuple):
 
 
 def answers_of(subject: Subject, rows: list[dict], rng: random.Random) -> dict[str, list[tuple]]:
-    """(row, answer) of each kind: gold, empty, random, another row's gold, and the attacks."""
-    with_gold = [(row, gold) for row in rows if (gold := subject.gold(row)) is not None]
-    # a format or a length knows no gold answer: attacks are then made of the ground truth
-    begun = with_gold or [(row, str(gold_of(row))) for row in rows]
-    letters = "".join(word for row, gold in begun for word in words_of(row, gold)) + " \n"
+    """(row, answer) of each kind: reference answer, empty, random, another row's reference answer, and the attacks."""
+    with_reference = [
+        (row, reference) for row in rows if (reference := subject.reference(row)) is not None
+    ]
+    # a format or a length knows no reference answer: attacks are then made of the ground truth
+    begun = with_reference or [(row, str(ground_truth_of(row))) for row in rows]
+    letters = "".join(word for row, reference in begun for word in words_of(row, reference)) + " \n"
+    rolled = with_reference[1:] + with_reference[:1]
     kinds = {
-        "gold": with_gold,
+        "reference": with_reference,
         "empty": [(row, "") for row in rows],
         "random": [(row, "".join(rng.choices(letters, k=200))) for row in rows],
-        "another_gold": [
-            (row, other) for (row, gold), (_, other) in zip(with_gold, with_gold[1:] + with_gold[:1], strict=True)
-            if other != gold
+        "another_reference": [
+            (row, other) for (row, reference), (_, other) in zip(with_reference, rolled, strict=True)
+            if other != reference
         ],
     }  # fmt: skip
     for name, attack in ATTACKS.items():
-        kinds[name] = [(row, attack(row, gold, rng)) for row, gold in begun]
+        kinds[name] = [(row, attack(row, reference, rng)) for row, reference in begun]
     return {name: pairs for name, pairs in kinds.items() if pairs}
 
 
 async def measure(subject: Subject, kinds: dict, groups: list) -> dict:
     """All results, and times: of calls one after another, and of all at once."""
     mixed = [pair for pairs in zip(*kinds.values(), strict=False) for pair in pairs][:TIMED]
-    await subject.score(*mixed[0])  # the first one starts processes, and reads golds
+    await subject.score(*mixed[0])  # the first one starts processes, and reads reference answers
     seconds = []
     for row, answer in mixed:
         begin = time.perf_counter()
@@ -119,13 +123,18 @@ def judge(
     least = promised["empty"] if promised["empty"] is not None else max(empty, default=0.0)
     bars = [Bar("range", not outside and not stopped, f"{len(outside)} of {len(everything)} scores outside of"
                 f" [{low:g}, {high:g}], {stopped} stopped")]  # fmt: skip
-    gold = scores(results.get("gold", []))
-    if gold:
-        bar = promised["gold"] if promised["gold"] is not None else max(empty, default=0.0) + 1e-9
-        good = sum(score >= bar - 1e-9 for score in gold)
-        missing = len(results["gold"]) - len(gold)
-        bars.append(Bar("gold", good == len(gold) and not missing, f"{good} of {len(results['gold'])} score at"
-                        f" least {bar:.4g}, {missing} could not be graded; the lowest {min(gold):.4g}"))  # fmt: skip
+    reference = scores(results.get("reference", []))
+    if reference:
+        bar = (
+            promised["reference"]
+            if promised["reference"] is not None
+            else max(empty, default=0.0) + 1e-9
+        )
+        good = sum(score >= bar - 1e-9 for score in reference)
+        missing = len(results["reference"]) - len(reference)
+        told = f"{good} of {len(results['reference'])} score at least {bar:.4g}, {missing} could not be graded;"
+        told += f" the lowest {min(reference):.4g}"
+        bars.append(Bar("reference", good == len(reference) and not missing, told))
     if promised["empty"] is not None and empty:
         bad = sum(score > least + 1e-9 for score in empty)
         bars.append(
@@ -135,7 +144,7 @@ def judge(
                 f"{bad} of {len(empty)} score above {least:.4g}; the highest {max(empty):.4g}",
             )
         )
-    half = (least + fmean(gold)) / 2 if gold else None
+    half = (least + fmean(reference)) / 2 if reference else None
     for name in ATTACKS:
         earned = scores(results.get(name, []))
         if half is not None and half > least and earned and name not in (*FREE, *promised["free"]):

@@ -1,0 +1,185 @@
+"""One line a step, from a run's metrics.jsonl; the milestones of the start, from its log.txt."""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from launcher.best import BestModel
+
+NESTED = "[stage]"  # what a stage of a run says, in the run's own log (launcher/stages.py)
+TOLD = "[told] "  # a line of the log for the person who looks on
+# What stands in the log when a part of a run is up, and what a person is told.
+MILESTONES = {
+    "Started a local Ray instance": "Ray is up",
+    "actor and ref model engine initialized": "the model is loaded",
+    "all initialize finished": "vLLM is up",
+    "Saving checkpoint to": None,  # moved on, but nothing to tell
+    NESTED: None,
+}
+# The metric that a run is judged by.
+VALIDATION = "val-core/.*/acc/mean@.*|val-core/.*/mean@.*|val/loss"
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+# column, width, format, and the metrics that can fill it (a regular expression, the first that is there)
+COLUMNS = {
+    "rl": [
+        ("reward", "{:8.3f}", "critic/(score|rewards)/mean"),
+        ("val acc", "{:8.3f}", "val-core/.*/acc/mean@.*|val-core/.*/mean@.*"),
+        ("KL", "{:8.4f}", "actor/kl_loss|actor/reward_kl_penalty|actor/ppo_kl"),
+        ("entropy", "{:8.3f}", "actor/entropy"),
+        ("length", "{:7.1f}", "response_length/mean"),
+        ("s/step", "{:7.2f}", "timing_s/step"),
+    ],
+    "sft": [
+        ("loss", "{:8.4f}", "train/loss"),
+        ("val loss", "{:8.4f}", "val/loss"),
+        ("lr", "{:9.1e}", "train/lr"),
+        ("grad", "{:8.3f}", "train/grad_norm"),
+        ("tokens", "{:8.0f}", "train/global_tokens"),
+        ("s/step", "{:7.2f}", "timing_s/step"),
+    ],
+    "preference": [
+        ("loss", "{:8.4f}", "train/loss"),
+        ("acc", "{:6.3f}", "train/accuracy"),
+        ("margin", "{:8.3f}", "train/margin"),
+        ("val loss", "{:8.4f}", "val/loss"),
+        ("val acc", "{:8.3f}", "val/accuracy"),
+        ("grad", "{:8.3f}", "train/grad_norm"),
+    ],
+}
+
+
+def read_metrics(file: Path) -> dict[int, dict[str, float]]:
+    """All metrics of a run by step. A step that was run twice (crash, resume) counts as run last."""
+    steps: dict[int, dict[str, float]] = {}
+    if file.exists():
+        with open(file) as lines:
+            for line in lines:
+                record = parse(line)
+                if record:
+                    steps.setdefault(record[0], {}).update(record[1])
+    return steps
+
+
+def parse(line: str) -> tuple[int, dict[str, float]] | None:
+    """Step and metrics of one line; None for a line that a killed run left half-written."""
+    try:
+        record = json.loads(line)
+        return int(record["step"]), record["data"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def named(names: Iterable[str], pattern: str) -> str | None:
+    """The first of the names that matches one of the alternatives, in their order."""
+    for alternative in re.split(r"\|(?![^(]*\))", pattern):
+        for name in sorted(names):
+            if re.fullmatch(alternative, name):
+                return name
+    return None
+
+
+def pick(metrics: dict, pattern: str) -> float | None:
+    """The first metric that matches one of the alternatives, in their order; None if none does."""
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    return numbers.get(named(numbers, pattern))
+
+
+def span(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, s = divmod(int(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
+
+
+class Progress:
+    """Prints what is new in a run's folder each time it is called.
+
+    Args:
+        run_dir: the run's folder.
+        kind: "rl" or "sft": which columns.
+        total_steps: to tell the time left; None if unknown.
+        keep_best: whether the best model is kept (best.py).
+    """
+
+    def __init__(self, run_dir: Path, kind: str, total_steps: int | None, keep_best: bool = False):
+        self.best = BestModel(run_dir) if keep_best else None
+        self.metrics, self.log = run_dir / "metrics.jsonl", run_dir / "log.txt"
+        self.columns, self.total = COLUMNS[kind], total_steps
+        self.start = self.moved = time.time()
+        self.printed = 0.0
+        # a resumed run goes on after what is there
+        self.metrics_at = self.metrics.stat().st_size if self.metrics.exists() else 0
+        self.log_at = self.log.stat().st_size if self.log.exists() else 0
+        self.recent: list[tuple[float, int]] = []  # when the last steps ended
+        self.header = False
+        self.tty = sys.stdout.isatty()
+
+    def __call__(self) -> float:
+        """Print what is new; returns when the run last moved on (time.time())."""
+        for line in self._new_lines("log"):
+            told = line.startswith(TOLD)
+            marks = MILESTONES | {TOLD: line.removeprefix(TOLD)} if told else MILESTONES
+            for mark, text in marks.items():
+                if mark in line:
+                    self.moved = time.time()
+                    if text:
+                        self._say(f"{span(self.moved - self.start):>7}  {text}")
+        for line in self._new_lines("metrics"):
+            if record := parse(line):
+                self.moved = time.time()
+                self._step(*record)
+                if self.best and (name := named(record[1], VALIDATION)):
+                    self.best.validated(record[0], name, record[1][name])
+        if self.best:
+            self.best.update()
+        if self.tty:
+            print(f"\r{span(time.time() - self.start):>7}  ", end="", flush=True)
+        return self.moved
+
+    def _new_lines(self, name: str) -> list[str]:
+        file, at = getattr(self, name), getattr(self, f"{name}_at")
+        if not file.exists():
+            return []
+        with open(file, "rb") as stream:
+            stream.seek(at)
+            new = stream.read()
+        whole, newline, _half = new.rpartition(b"\n")
+        setattr(self, f"{name}_at", at + len(whole) + len(newline))
+        return ANSI.sub("", whole.decode(errors="replace")).splitlines() if newline else []
+
+    def _say(self, text: str) -> None:
+        print(("\r\x1b[K" if self.tty else "") + text, flush=True)
+
+    def _step(self, step: int, metrics: dict) -> None:
+        now, left = time.time(), ""
+        trained = pick(metrics, "train/loss|training/global_step") is not None
+        if trained:
+            self.recent = [*self.recent[-20:], (now, step)]
+            (then, first), done = self.recent[0], len(self.recent) > 1
+            if self.total and done:
+                left = span((self.total - step) * (now - then) / max(1, step - first))
+        # Steps of a small model last milliseconds: a line in two seconds, but the end and each
+        # validation.
+        if (
+            trained
+            and now - self.printed < 2
+            and step != self.total
+            and pick(metrics, VALIDATION) is None
+        ):
+            return
+        self.printed = now
+        if not self.header:
+            self.header = True
+            if "train/accuracy" in metrics:  # SFT has none
+                self.columns = COLUMNS["preference"]
+            names = "".join(f" {name:>{len(form.format(0))}}" for name, form, _ in self.columns)
+            self._say(f"{'time':>7}  {'step':>9}{names}   left")
+        cells = ""
+        for _, form, pattern in self.columns:
+            value = pick(metrics, pattern)
+            cells += " " + (" " * len(form.format(0)) if value is None else form.format(value))
+        of = f"{step}/{self.total}" if self.total else str(step)
+        self._say(f"{span(now - self.start):>7}  {of:>9}{cells}   {left}")

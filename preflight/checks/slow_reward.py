@@ -1,0 +1,84 @@
+"""The reward on a few rows: reference answers earn what it promises, empty ones no more than that."""
+
+import asyncio
+import math
+
+from omegaconf import DictConfig
+
+from preflight.checks import Note
+from preflight.checks.columns import data_files
+from preflight.checks.files import check_reward_function
+from preflight.checks.reward_options import check_reward_options
+from preflight.checks.slow_lengths import sample
+from preflight.subject import Subject
+from rewards._limits.calls import RewardError
+
+ROWS = 8  # of a file
+ASK_A_SERVER = {"judge", "model", "prm"}
+
+
+def asks_a_server(config: DictConfig) -> bool:
+    """Whether each answer costs a request."""
+    function = config.reward.custom_reward_function
+    name = function.path.rpartition("rewards.")[2]
+    parts = (function.get("reward_kwargs") or {}).get("parts") or {}
+    return config.reward.reward_model.enable or not ASK_A_SERVER.isdisjoint([name, *parts])
+
+
+async def score_all(subject: Subject, answers: list[tuple[dict, str]]) -> list:
+    """What the reward says of each, or the exception that it raised."""
+    calls = [subject.score(row, answer) for row, answer in answers]
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+def fault(result, bar: float | None, reference: bool) -> str | None:
+    """What is wrong with what a reward says of a reference answer, or of an empty one."""
+    what = "the reference answer" if reference else "an empty answer"
+    if isinstance(result, RewardError):
+        return f"the reward raised on {what}: {result.cause}"
+    if isinstance(result, Exception):
+        return f"{what} can't be scored: {type(result).__name__}: {result}"
+    if result["stopped"] != "no":
+        return f"the reward was stopped on {what} ({result['stopped']}, see lab.reward_limits)"
+    score = result["score"]
+    if math.isnan(score):
+        why = result.get("outcome") or result.get("error")
+        return f"{what} can't be graded{f' ({why})' if why else ''}"
+    if bar is not None and (score < bar - 1e-9 if reference else score > bar + 1e-9):
+        return f"{what} scores {score:.4g}, and the reward promises {'at least' if reference else 'at most'} {bar:.4g}"
+    return None
+
+
+def check_reward(config: DictConfig) -> str | None:
+    """Called as a run calls it, with its limits; not where an answer costs a request."""
+    if config.lab.spmd or check_reward_function(config) or check_reward_options(config):
+        return None
+    if not config.reward.custom_reward_function.path or asks_a_server(config):
+        return Note("not tried: the reward is verl's own, or asks a server.")
+    subject = Subject(config)
+    subject.limits = subject.limits._replace(
+        loop_timeout_s=subject.limits.loop_timeout_s or subject.limits.timeout_s
+    )
+    rows = [row for file in data_files(config) for row in sample(file, ROWS)]
+    tried = []  # file, number, row, answer, whether it is the reference answer
+    for file, number, row in rows:
+        try:
+            reference = subject.reference(row)
+        except Exception as error:
+            return f"{file}, row {number}: no reference answer: {type(error).__name__}: {error}"
+        tried += [] if reference is None else [(file, number, row, reference, True)]
+        tried.append((file, number, row, "", False))
+    results = asyncio.run(score_all(subject, [(row, answer) for _, _, row, answer, _ in tried]))
+    for (file, number, _, _, reference), result in zip(tried, results, strict=True):
+        if wrong := fault(result, subject.bars["reference" if reference else "empty"], reference):
+            return f"{file}, row {number}: {' '.join(wrong.split())[:300]}."
+    references = [result["score"] for row, result in zip(tried, results, strict=True) if row[-1]]
+    empty = [result["score"] for row, result in zip(tried, results, strict=True) if not row[-1]]
+    if not rows:
+        return None
+    told = (
+        f"{len(references)} reference answers score {min(references):.4g} to {max(references):.4g}"
+        if references
+        else "no reference answers"
+    )
+    return Note(f"{told}, empty ones up to {max(empty):.4g}.")

@@ -1,0 +1,158 @@
+"""Hard limits for any reward: a call that exceeds one is stopped, its sample masked, and the run goes on.
+
+    result = await call("my_reward.py", "compute_score", row, {"weight": 0.5})
+    equal = await run(compare, (left, right), timeout_s=5)
+
+A call runs in a process of its own, which is killed when the call takes longer than `timeout_s`
+(whatever it does: C code, an ignored SIGTERM), gets no more memory than `memory_mib` beyond what the
+imports took, and may crash. Then the result is {"score": nan, "acc": nan, "stopped": "timeout" |
+"memory" | "crash"}; every other result has "stopped": "no". The next call works.
+An async function whose module says `LIMITS_ITSELF = True` is awaited in the event loop instead; any
+other async function runs in the process, too, in an event loop of its own.
+A function that raises has a bug: RewardError tells the row and the function's own traceback.
+
+The processes (`_limits/worker`) are forks of one that has imported the function's module: a new one
+is there in milliseconds. They have this process's module path, working folder and environment, and
+what they print goes where this process's output goes.
+What is sent back is plain: numbers, texts, lists, dicts (tuples become lists, numpy's numbers
+Python's). A process makes many calls one after the other, and is replaced when it is stopped: a
+function keeps no state that must survive, and leaves none that must not.
+Not covered: the import of the module (it is imported here as well); memory of a call's child
+processes (each has the same limit for itself; they are killed with it, unless they left its process
+group), of shared memory and of a GPU. What reserves address space that it doesn't use (CUDA, node) needs
+memory_mib=None.
+"""
+
+import asyncio
+import contextvars
+import inspect
+import itertools
+import logging
+import math
+import pickle
+from typing import NamedTuple
+
+from rewards._limits import worker
+from rewards._limits.pool import ProcessEnded, Raised, Stopped, pool_of
+from rewards._limits.worker import call_reward, called, module_at, trace_of
+
+logger = logging.getLogger(__name__)
+STOPS_TOLD = 20  # in the log of a process; all are counted by their metric
+SHOWN = 300  # characters of a response
+
+
+class Limits(NamedTuple):
+    """Of a reward."""
+
+    timeout_s: float = 60.0  # a call
+    memory_mib: int | None = 4096  # a process; None: no limit
+    processes: int = 2  # per calling process
+    loop_timeout_s: float | None = None  # a call that stays in the event loop; None: it is trusted
+
+
+_inherited = contextvars.ContextVar("limits", default=None)  # by rewards that a reward calls
+
+
+class RewardError(Raised):
+    """A reward raised: the message has the row and the traceback."""
+
+
+async def call(
+    path: str, name: str, row: tuple, options: dict, limits: Limits | None = None
+) -> dict:
+    """What a reward says about one row.
+
+    Args:
+        path, name: as in verl's custom_reward_function: a file or pkg://module, and the function.
+        row: (data_source, solution_str, ground_truth, extra_info).
+        options: keyword arguments, the same for all rows.
+        limits: by default those of the reward that calls this one.
+
+    A plain number r counts as {"score": r, "acc": r}, as it does in verl.
+    Raises RewardError, or ProcessEnded where no process can be started.
+    """
+    limits = limits or _inherited.get() or Limits()
+    module = module_at(path)
+    function = getattr(module, name)
+    try:
+        if getattr(module, "LIMITS_ITSELF", False) or "reward_model_tokenizer" in options:
+            result = await _here(function, row, options, limits)
+        else:
+            shared = pickle.dumps((path, name, options))
+            pool = pool_of(limits.processes, limits.memory_mib)
+            result = await pool.run(call_reward, (shared, row), limits.timeout_s, shared)
+        if not isinstance(result, dict):
+            result = {"score": float(result), "acc": float(result)}
+        if "score" not in result:
+            raise TypeError(f"the result has no score: {_short(result)}")
+        return {"stopped": "no"} | result | {"score": float(result["score"])}
+    except Stopped as stopped:
+        _tell(stopped.reason, row)
+        return {"score": math.nan, "acc": math.nan, "stopped": stopped.reason}
+    except ProcessEnded:
+        raise
+    except Raised as error:
+        trace, cause = str(error), error.cause
+    except Exception as error:
+        trace, cause = trace_of(error, __file__, worker.__file__)
+    raise RewardError(f"the reward {name} of {path} raised, at {shown(row)}\n{trace}", cause)
+
+
+async def run(
+    function, args: tuple, *, timeout_s: float, memory_mib: int | None = None,
+    processes: int | None = None,
+):  # fmt: skip
+    """What a function of an importable module returns (plain data), called in a process with limits.
+
+    Raises Stopped, Raised if the function does, or ProcessEnded where no process can be started.
+    """
+    module = pickle.dumps((f"pkg://{function.__module__}",))
+    pool = pool_of(processes or Limits().processes, memory_mib)
+    return await pool.run(function, args, timeout_s, module)
+
+
+async def _here(function, row: tuple, options: dict, limits: Limits):
+    """In this process: for what limits itself, or shares a served model's tokenizer with us."""
+    before = _inherited.set(limits)
+    try:
+        if inspect.iscoroutinefunction(function):
+            made = called(function, row, options)
+        else:
+            made = asyncio.to_thread(called, function, row, options)
+        if limits.loop_timeout_s is None:
+            return await made
+        task = asyncio.ensure_future(made)
+        try:
+            await asyncio.wait([task], timeout=limits.loop_timeout_s)
+            if not task.done():
+                raise Stopped("timeout")
+            return task.result()
+        finally:
+            task.cancel()
+    finally:
+        _inherited.reset(before)
+
+
+def shown(row: tuple) -> str:
+    """A row, for a person who looks for it."""
+    source, response, reference, info = row
+    index = info.get("index") if isinstance(info, dict) else None
+    return (
+        f"data_source={str(source)!r}, index={index!r}, response={_short(response)},"
+        f" ground_truth={_short(reference)}"
+    )
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
+
+
+_stops = itertools.count(1)
+
+
+def _tell(reason: str, row: tuple) -> None:
+    if (number := next(_stops)) <= STOPS_TOLD:  # as errors: vLLM silences all warnings
+        logger.error("a reward was stopped (%s), at %s", reason, shown(row))
+    if number == STOPS_TOLD:
+        logger.error("stops of rewards are no longer told one by one")

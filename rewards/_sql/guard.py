@@ -1,0 +1,205 @@
+"""Read-only, bounded SQLite: the connection a worker runs a model's SQL on, and its error classes.
+
+| guard | stops |
+|---|---|
+| URI `mode=ro&immutable=1` | writes, locks |
+| authorizer allow-list | DML, DDL, ATTACH, PRAGMA, transactions, some functions (`forbidden`) |
+| progress handler | loops inside SQLite's virtual machine (`timeout`) |
+| limits | long SQL, long values, deep or wide statements, LIKE bombs (`limit`) |
+| heap limit | memory bombs (`memory`); the worker adds RLIMIT_AS |
+
+One long opcode gets past all of these; the worker's own alarm ends the process (`killed`).
+Not covered: a database in WAL mode whose log was not checkpointed (immutable skips the log).
+"""
+
+import contextlib
+import marshal
+import re
+import sqlite3
+import time
+
+from rewards._sql.compare import Result, short
+from rewards._sql.text import SQL_BYTES, first_word
+
+# Category numbers of sqlite3_limit(), which Python 3.10 does not name.
+LIMITS = {
+    0: 1_000_000,  # LENGTH: bytes of a value or a row
+    1: SQL_BYTES,  # SQL_LENGTH
+    3: 200,  # EXPR_DEPTH
+    4: 100,  # COMPOUND_SELECT
+    7: 0,  # ATTACHED
+    8: 500,  # LIKE_PATTERN_LENGTH
+    11: 0,  # WORKER_THREADS
+}
+PRAGMA, READ, SELECT, FUNCTION, RECURSIVE = 19, 20, 21, 31, 33  # the authorizer's action codes
+# Not a matter of the data: chance, memory by the gigabyte, code from a file, a raw pointer.
+DENIED_FUNCTIONS = {"random", "randomblob", "zeroblob", "load_extension", "fts3_tokenizer"}
+DENIED_TABLES = {"sqlite_stmt", "dbstat", "sqlite_dbpage", "sqlite_dbdata", "sqlite_dbptr"}
+# What the authorizer lets through (EXPLAIN runs as what it explains; see _authorize).
+NOT_QUERIES = {"explain": "not_select", "pragma": "forbidden"}
+PROGRESS_STEPS = 10_000
+CHUNK_ROWS = 64  # of at most a megabyte a value
+
+# Messages, not codes: Python 3.10 has no codes. Anchored at the start, since many messages go on
+# with a name from the query: no answer may talk itself into another class.
+CLASSES = [
+    (outcome, re.compile(pattern, re.S))
+    for outcome, pattern in (
+        ("schema_error", "no such |ambiguous column name|wrong number of arguments to function"),
+        ("syntax_error", 'near ".*": syntax error|incomplete input|unrecognized token'),
+        ("syntax_error", "the query contains a null|'utf-8' codec can't|SQL is of wrong type"),
+        ("multiple_statements", "You can only execute one statement"),
+        ("forbidden", "not authorized|authorization denied|attempt to write a readonly"),
+        ("timeout", "interrupted$"),
+        ("memory", "out of memory$"),
+        ("limit", "string or blob too big|query string is too large|Expression tree is too large"),
+        ("limit", "LIKE or GLOB pattern too complex|too many |parser stack overflow|at most 64 t"),
+        ("db_missing", "(database disk image is malformed|file is not a database)$"),
+        ("db_missing", "(unable to open database file|disk I/O error)$|malformed database schema"),
+    )
+]
+
+
+class Fault(Exception):
+    """A query without a result: its outcome class, and what SQLite said."""
+
+    def __init__(self, outcome: str, message: str = ""):
+        super().__init__(message or outcome)
+        self.outcome = outcome
+
+
+def classify(error: Exception) -> Fault:
+    if isinstance(error, MemoryError):
+        return Fault("memory")
+    for outcome, pattern in CLASSES:
+        if pattern.match(str(error)):
+            return Fault(outcome, str(error))
+    return Fault("runtime_error", str(error))
+
+
+def limiter():
+    """set_limit(connection, category, value); by ctypes on Python 3.10, which has no setlimit."""
+    if hasattr(sqlite3.Connection, "setlimit"):
+        return sqlite3.Connection.setlimit
+    import _sqlite3
+    import ctypes
+
+    # Looked up through the extension module, so that it is the very library the module uses.
+    limit = ctypes.CDLL(getattr(_sqlite3, "__file__", None)).sqlite3_limit
+    limit.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
+
+    def set_limit(connection: sqlite3.Connection, category: int, value: int) -> None:
+        # CPython 3.10 keeps the sqlite3* in the first field after the object's header.
+        handle = ctypes.c_void_p.from_address(id(connection) + object.__basicsize__)
+        limit(handle, category, value)
+        if limit(handle, category, -1) != value:
+            raise RuntimeError("cannot set SQLite's limits here: use Python 3.11 or later")
+
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        set_limit(connection, 1, SQL_BYTES)  # fails now or never
+    return set_limit
+
+
+class Clock:
+    """When the running query's time is over, by time.monotonic(); one query runs at a time."""
+
+    deadline = 0.0
+    timeout_s = 0.0  # of it
+
+
+class Database:
+    """One guarded read-only connection."""
+
+    def __init__(self, path: str, heap_bytes: int, set_limit, clock: Clock):
+        quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        # cached_statements=0: the authorizer must see every query, and memory stays bounded.
+        self.connection = sqlite3.connect(
+            f"file://{quoted}?mode=ro&immutable=1",
+            uri=True,
+            isolation_level=None,
+            cached_statements=0,
+        )
+        run = self.connection.execute
+        run("PRAGMA temp_store=memory")
+        run(f"PRAGMA hard_heap_limit={heap_bytes}")
+        schema = run("SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view')")
+        schema = schema.fetchall()
+        self.tables = {name.lower() for name, _ in schema}
+        # A virtual table sets itself up at its first use, by statements the authorizer would deny.
+        virtual = [name for name, sql in schema if (sql or "").lower().startswith("create virtual")]
+        for name in ("json_each", "json_tree", *virtual):
+            try:
+                run('SELECT 1 FROM "{}" LIMIT 1'.format(name.replace('"', '""'))).fetchall()
+            except sqlite3.Error:
+                continue  # not in this SQLite, or broken: a query that needs it will say so
+        for category, value in LIMITS.items():
+            set_limit(self.connection, category, value)
+        self.clock = clock
+        self.table_read = self.denied = False
+        self.connection.set_authorizer(self._authorize)
+        self.connection.set_progress_handler(self._expired, PROGRESS_STEPS)
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def _expired(self) -> bool:
+        return time.monotonic() > self.clock.deadline
+
+    def _authorize(self, action, name, detail, schema, trigger) -> int:
+        if action == READ and name not in DENIED_TABLES:
+            if not self.table_read:  # a constant answer reads no table; CTE names come by here too
+                self.table_read = name.lower() in self.tables
+            return 0
+        if action in (SELECT, RECURSIVE):
+            return 0
+        if action == FUNCTION and detail not in DENIED_FUNCTIONS:
+            return 0
+        if action == PRAGMA and name == "data_version":  # FTS5 asks for it before it reads
+            return 0
+        self.denied = True
+        return 1
+
+    def query(self, sql: str, max_rows: int, max_bytes: int, lenient_text: bool) -> Result:
+        """The result of one statement; Fault with the outcome class when there is none."""
+        self.denied = self.table_read = False
+        if len(sql) > SQL_BYTES // 4 and len(sql.encode(errors="replace")) > SQL_BYTES:
+            raise Fault("limit", "the query is too long")
+        word = first_word(sql)
+        if word in NOT_QUERIES:
+            raise Fault(NOT_QUERIES[word])
+        try:
+            try:
+                return self._fetch(sql, max_rows, max_bytes)
+            except sqlite3.OperationalError as error:
+                if not lenient_text or not str(error).startswith("Could not decode to UTF-8"):
+                    raise
+            # The Spider evaluator drops bytes that are not UTF-8. Decoding in Python is slow, so
+            # only the rare query that meets such bytes runs again with it.
+            self.connection.text_factory = _decode
+            try:
+                return self._fetch(sql, max_rows, max_bytes)
+            finally:
+                self.connection.text_factory = str
+        except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError, MemoryError) as error:
+            raise (Fault("forbidden", str(error)) if self.denied else classify(error)) from None
+
+    def _fetch(self, sql: str, max_rows: int, max_bytes: int) -> Result:
+        cursor = self.connection.execute(sql)
+        rows, parts, size = [], [], 0
+        while True:
+            chunk = cursor.fetchmany(CHUNK_ROWS)
+            data = marshal.dumps(chunk, 2)
+            rows += chunk
+            parts.append(data)
+            size += len(data)
+            if len(rows) > max_rows or size > max_bytes:
+                raise Fault("result_too_large")
+            if len(chunk) < CHUNK_ROWS:
+                break
+        if not rows and cursor.description is None:
+            raise Fault("no_sql", "no statement")
+        return Result(rows, size, short(b"".join(parts)))
+
+
+def _decode(data: bytes) -> str:
+    return data.decode(errors="ignore")

@@ -1,0 +1,127 @@
+"""What a run leaves to read: errors of a log, the table of several runs."""
+
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from launcher.results import Attempt, Result, compared, errors, report, stats, table
+
+CAUSE = """(RewardLoopWorker pid=7) Traceback (most recent call last):
+(RewardLoopWorker pid=7)   File "reward.py", line 1, in <module>
+(RewardLoopWorker pid=7)     import nothing
+(RewardLoopWorker pid=7) ModuleNotFoundError: No module named 'nothing'
+"""
+END = """step:1 - actor/lr:0.1
+Traceback (most recent call last):
+  File "verl.py", line 2, in wait
+    raise ValueError("an empty list")
+ValueError: an empty list
+"""
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "log.txt"
+
+
+def test_the_cause_and_the_end_of_a_crash(log):
+    log.write_text("starting\n" + CAUSE + "more\n" * 20_000 + END + "bye\n")
+    cause, end = errors(log)
+    assert cause[-1] == "ModuleNotFoundError: No module named 'nothing'"
+    assert cause[0].strip() == 'File "reward.py", line 1, in <module>'
+    assert end[-1] == "ValueError: an empty list" and len(end) == 3
+
+
+def test_one_error_is_told_once_and_an_earlier_attempt_is_past(log):
+    log.write_text(CAUSE + END)
+    assert [block[-1] for block in errors(log, begin=len(CAUSE))] == ["ValueError: an empty list"]
+
+
+def test_a_log_without_an_error_says_so(log):
+    log.write_text("the kernel killed it\n")
+    assert "exit status 137. Its log names no error." in report(log.parent, 137, 60, 0)
+
+
+def test_a_known_trap_comes_with_its_cure(log):
+    log.write_text("E InvalidAuthToken: missing\n" * 2 + END)
+    assert report(log.parent, 1, 60, 0).count("RAY_AUTH_MODE=token") == 1
+    assert "RAY_AUTH_MODE" not in report(log.parent, 1, 60, log.stat().st_size - len(END))
+
+
+@pytest.mark.parametrize(("metric", "best"), [("val-core/x/acc/mean@1", 1), ("val/loss", 0)])
+def test_the_best_job_is_marked(tmp_path, metric, best):
+    """The highest accuracy, the lowest loss; a failed job is never the best."""
+    results = []
+    for job, (value, code) in enumerate([(0.25, 0), (0.5, 0), (0.9, 1), (0.1, 1)]):
+        folder = tmp_path / str(job)
+        folder.mkdir()
+        lines = [{"step": s, "data": {metric: 7.0 if s < 3 else value}} for s in (1, 2, 3)]
+        (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+        results.append(Result(folder, code))
+    lines = table(results).strip("\n").splitlines()
+    assert [line.startswith("*") for line in lines[1:5]] == [job == best for job in range(4)]
+    assert lines[3].split() == ["2", "3", "-", "0.900", "exit", "1"]
+    assert lines[-1].endswith(f"{tmp_path.name}/{best}")
+
+
+def test_torchruns_prefix_hides_no_error(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text(
+        '[rank0]: Traceback (most recent call last):\n[rank0]:   File "x.py", line 1\n[rank0]: AssertionError\n'
+    )
+    assert errors(log) == [['  File "x.py", line 1', "AssertionError"]]
+
+
+def test_the_statistics_of_a_run(tmp_path):
+    values = [(0, {"val-core/x/acc/mean@1": 0.1}), (1, {"reward/score": 0.5, "bad": float("nan")}),
+              (2, {"reward/score": 0.1, "val-core/x/acc/mean@1": 0.6}),
+              (3, {"reward/score": 0.3, "val-core/x/acc/mean@1": 0.4})]  # fmt: skip
+    lines = [json.dumps({"step": step, "data": data}) for step, data in values]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    found = stats(tmp_path)
+    assert found["steps"] == 3
+    assert found["validation"] == {
+        "metric": "val-core/x/acc/mean@1", "first": 0.1, "last": 0.4, "best": 0.6, "step": 2,
+    }  # fmt: skip
+    of = {"first": 0.5, "last": 0.3, "mean": pytest.approx(0.3), "min": 0.1, "max": 0.5}
+    assert found["metrics"]["reward/score"] == of and "bad" not in found["metrics"]
+
+
+def test_the_statistics_of_nothing(tmp_path):
+    assert stats(tmp_path) == {"steps": 0, "validation": None, "metrics": {}}
+
+
+def test_a_run_is_compared_with_what_was_predicted(tmp_path):
+    class Expected:
+        def text(self):
+            return "the plan"
+
+        def figures(self):
+            return {"step_s": 2.0, "allocated_gib": 20.0}
+
+    config = OmegaConf.create({})
+    Attempt(tmp_path, ["launch.py"], config, Expected()).end(0)
+    assert (tmp_path / "plan.txt").read_text() == "the plan\n"
+    assert compared(tmp_path) == ""  # it logged nothing
+    key = "actor/perf/max_memory_allocated_gb"
+    values = [
+        {"timing_s/step": 9.0, key: 18.0},
+        {"timing_s/step": 2.5, key: 19.0},
+        {"timing_s/step": 2.4},
+    ]
+    lines = [json.dumps({"step": n, "data": data}) for n, data in enumerate(values, 1)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    told = "a step took 2.50 s (predicted: 2.00); the trainer 19.0 GiB of a GPU (predicted: 20.0)"
+    assert compared(tmp_path) == told and report(tmp_path, 0, 1.0, 0).startswith(told)
+    Attempt(tmp_path, ["launch.py"], config).end(0)  # a start without a plan has nothing to compare
+    assert compared(tmp_path) == ""
+
+
+def test_a_start_leaves_its_config_and_its_end_the_statistics(tmp_path):
+    config = {"data": {"train_batch_size": 4, "lr": 1e-6, "none": None}}
+    attempt = Attempt(tmp_path, ["launch.py"], OmegaConf.create(config))
+    assert json.loads((tmp_path / "training_config.json").read_text()) == config
+    attempt.end(0)
+    assert json.loads((tmp_path / "training_stats.json").read_text())["steps"] == 0
+    assert json.loads((tmp_path / "run.json").read_text())["attempts"][0]["exit"] == 0

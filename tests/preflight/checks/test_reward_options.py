@@ -1,0 +1,76 @@
+"""What preflight says about the options of a reward, and how a composite's parts are given."""
+
+import pytest
+from helpers import resolved
+from omegaconf import OmegaConf
+
+from preflight.checks.reward_options import check_reward_options
+
+KWARGS = "reward.custom_reward_function.reward_kwargs."
+
+
+def test_good_ones_pass(composer):
+    cases = [("reward=composite",), ("reward=math",), ("reward=exact",), ("reward=format",),
+             ("reward=length",), ("reward=sql",), ("reward=none",), ("algo=sft",),
+             ("reward=composite", KWARGS + "parts={math: 1, length: 0.1}",
+              KWARGS + "options={length: {max_length: 400, cache: 100}}")]  # fmt: skip
+    for overrides in cases:
+        assert check_reward_options(composer(*overrides)) is None, overrides
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["parts={sqll: 1.0}"], ["'sqll'", "did you mean 'sql'?", "There is:", "length"]),
+        (["parts={sql: much}"], ["weight of sql", "'much'"]),
+        (["parts={}"], ["needs parts"]),
+        (["parts={model: 1.0}"], ["model can't be in parts"]),
+        (["options={lenght: {cache: 9}}"], ["'lenght'", "did you mean 'length'?"]),
+        (["options={length: {cash: 9}}"], ["'cash'", "did you mean 'cache'?"]),
+        (["options={length: {max_length: 0}}"], ["max_length must be", "not 0"]),
+        (["main=exact"], ["'exact'", "sql"]),
+    ],
+)
+def test_a_mistake_in_a_composite(composer, overrides, words):
+    said = check_reward_options(composer("reward=composite", *(KWARGS + o for o in overrides)))
+    assert said.startswith("reward=composite: ") and "\n" not in said
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    ("reward", "override", "words"),
+    [
+        ("math", "decimals=-1", "decimals must be"),
+        ("math", "accept=[box]", "did you mean 'boxed'?"),
+        ("exact", "where=tag", "did you mean 'tags'?"),
+        ("format", "schema=/no/such.json", "one of the two"),
+        ("format", "pattern='('", "missing ), unterminated subpattern"),
+        ("length", "cache=5000", "cache must be"),
+        ("length", "unit=tokens", "needs a tokenizer"),
+    ],
+)
+def test_a_mistake_in_a_reward(composer, reward, override, words):
+    said = check_reward_options(composer(f"reward={reward}", KWARGS + override))
+    assert said.startswith(f"reward={reward}: ") and words in said
+
+
+def parts_of(config) -> dict:
+    return resolved(config)["reward"]["custom_reward_function"]["reward_kwargs"]
+
+
+def test_parts_replace_the_default_ones(composer):
+    default = parts_of(composer("reward=composite"))
+    assert default == {"parts": {"sql": 0.9, "length": 0.1}, "options": {}, "main": None}
+    given = parts_of(composer("reward=composite", KWARGS + "parts={math: 1.0}"))
+    assert given["parts"] == {"math": 1.0}  # no sql lingers
+    one = parts_of(composer("reward=composite", f"+{KWARGS}options.length.max_length=400"))
+    assert one["options"] == {"length": {"max_length": 400}} and one["parts"] == default["parts"]
+
+
+def test_the_default_ones_are_in_what_verl_gets(composer):
+    """As launch.py resolves a config for its run."""
+    for overrides in ([], [KWARGS + "parts={math: 1.0}"]):
+        config = composer("reward=composite", *overrides)
+        before = parts_of(config)
+        OmegaConf.resolve(config)
+        assert parts_of(config) == before

@@ -1,0 +1,185 @@
+"""The slow checks: lengths of real rows, the reward on a few of them, and verl's own verdict."""
+
+import contextlib
+import io
+import shutil
+
+import pytest
+from omegaconf import OmegaConf
+from preflight_helpers import all_checks
+
+from preflight.checks import Note
+from preflight.verdict import verdict
+
+REWARDS = """
+import time
+
+def bars(**options):
+    return {"range": (0.0, 1.0), "reference": 1.0, "empty": 0.0}
+
+def honest(data_source, solution_str, ground_truth, extra_info=None):
+    return float(solution_str == ground_truth)
+
+def stingy(data_source, solution_str, ground_truth, extra_info=None):
+    return 0.5 * (solution_str == ground_truth)
+
+def generous(data_source, solution_str, ground_truth, extra_info=None):
+    return 1.0
+
+def buggy(data_source, solution_str, ground_truth, extra_info=None):
+    return extra_info["answers"]
+
+def hangs(data_source, solution_str, ground_truth, extra_info=None):
+    time.sleep(60)
+
+def unsure(data_source, solution_str, ground_truth, extra_info=None):
+    return {"score": float("nan"), "outcome": "no idea"}
+"""
+
+
+@pytest.fixture
+def real(configure, sql_demo):
+    """`real("algo=sft", ...)` → a config on data that was made for it."""
+    return lambda *overrides: configure(f"lab.dataset.dir={sql_demo}", *overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([], "data.train_files: "),
+        (["data.max_prompt_length=55"], "% of 200 rows of data.train_files have more than data.max_prompt_length=55"),
+        (["algo=sft"], "data.max_length=128"),
+        (["algo=sft", "data.max_length=90", "data.truncation=right"], "): cut"),
+        (["algo=dpo"], "data.max_length=128"),
+        (["algo=prm", "data.max_length=95"], "): left out"),
+        (["lab.model.path=org/elsewhere"], "isn't on this machine: no row was measured"),
+    ],
+)  # fmt: skip
+def test_lengths_that_are_no_mistake(real, overrides, words):
+    line = all_checks()["check_lengths_of_rows"](real(*overrides))
+    assert isinstance(line, Note) and words in line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.max_prompt_length=10"], "100% of 200 rows of data.train_files have more than"),
+        (["algo=sft", "data.max_length=90"], "): an error. Set data.max_length="),
+        (["algo=sft", "data.max_length=60", "data.truncation=left"], "): cut. Set data.max_length="),
+        (["algo=rm", "data.max_length=30"], "): left out. Set"),
+    ],
+)  # fmt: skip
+def test_lengths_that_are(real, overrides, words):
+    line = all_checks()["check_lengths_of_rows"](real(*overrides))
+    assert not isinstance(line, Note) and words in line and "\n" not in line
+
+
+def test_a_context_that_is_too_short(real, tiny_model, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    file = model / "config.json"
+    told = '"max_position_embeddings": '
+    file.write_text(file.read_text().replace(f"{told}512", f"{told}40"))
+    line = all_checks()["check_lengths_of_rows"](real("algo=sft", f"lab.model.path={model}"))
+    assert "the model's context is 40: set data.max_length=40" in line
+
+
+def test_a_template_that_changes_earlier_turns(real, tiny_model, tmp_path):
+    check = all_checks()["check_turns"]
+    assert check(real("algo=sft")) is None and check(real()) is None
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    file = model / "chat_template.jinja"
+    file.write_text("{{ messages | length }}" + file.read_text())
+    sft = ["algo=sft", f"lab.model.path={model}"]
+    line = check(real(*sft))
+    assert "row" in line and "data.ignore_input_ids_mismatch=true" in line
+    assert check(real(*sft, "data.ignore_input_ids_mismatch=true")) is None
+
+
+@pytest.fixture
+def tried(real, tmp_path):
+    """`tried("honest")` → what is said about that function of REWARDS."""
+    (tmp_path / "mine.py").write_text(REWARDS)
+    key = "reward.custom_reward_function"
+
+    def run(name: str, *more: str):
+        config = real(f"{key}.path={tmp_path}/mine.py", f"{key}.name={name}", *more)
+        return all_checks()["check_reward"](config)
+
+    return run
+
+
+def test_a_good_reward(tried):
+    line = tried("honest")
+    assert (
+        isinstance(line, Note) and line == "16 reference answers score 1 to 1, empty ones up to 0."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("stingy", "the reference answer scores 0.5, and the reward promises at least 1"),
+        ("generous", "an empty answer scores 1, and the reward promises at most 0"),
+        ("buggy", "the reward raised on the reference answer: KeyError: 'answers'"),
+        (
+            "hangs",
+            "the reward was stopped on the reference answer (timeout, see lab.reward_limits)",
+        ),
+        ("unsure", "the reference answer can't be graded (no idea)"),
+    ],
+)
+def test_a_bad_one(tried, name, words):
+    line = tried(name, "lab.reward_limits.timeout_s=0.3", "lab.reward_limits.processes=16")
+    assert not isinstance(line, Note) and words in line and "\n" not in line
+    assert ".parquet, row " in line
+
+
+def test_shipped_rewards(real):
+    check = all_checks()["check_reward"]
+    assert "reference answers score 1 to 1" in check(real("reward=sql"))
+    assert "no reference answers" in check(real("reward=format"))
+    judge = ["reward=judge", "reward.custom_reward_function.reward_kwargs.model=m",
+             "reward.custom_reward_function.reward_kwargs.base_url=http://127.0.0.1:1/v1",
+             "reward.custom_reward_function.reward_kwargs.api_key_env=null"]  # fmt: skip
+    for overrides in (["reward=none"], judge, ["reward=model", "lab.reward_model.path=org/x"]):
+        line = check(real(*overrides))
+        assert isinstance(line, Note) and "asks a server" in line
+    assert check(real("algo=sft")) is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([], None),
+        (["algo=ppo"], None),
+        (["algo=sft"], None),
+        (["distillation.enabled=true"], "ValueError: model_path must be specified"),
+        (["+actor_rollout_ref.rollout.foo=3"], "TypeError: RolloutConfig.__init__() got an unexpected keyword"),
+        (["algo=sft", "optim.lr_scheduler_type=x"], "AssertionError"),
+    ],
+)  # fmt: skip
+def test_verls_verdict(configure, monkeypatch, overrides, words):
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    config = configure(*overrides)
+    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    with contextlib.redirect_stdout(io.StringIO()):
+        line = verdict(config)
+    assert line is None if words is None else words in line
+
+
+def test_the_verdict_of_another_process(configure, monkeypatch, tmp_path):
+    """How it is told, without the seconds that verl takes."""
+    from preflight.checks import slow_verl
+
+    fake = tmp_path / "preflight"
+    fake.mkdir()
+    monkeypatch.setattr(slow_verl, "ROOT", tmp_path)
+    for code, words in (
+        ("", None),
+        ("print('noise'); print('verdict: ValueError: no')", "verl refuses this config: ValueError: no"),
+        ("raise SystemExit('out of luck')", "verl's own check failed: out of luck"),
+    ):  # fmt: skip
+        (fake / "verdict.py").write_text(code)
+        assert slow_verl.check_verls_verdict(configure()) == words

@@ -1,0 +1,72 @@
+"""Real runs that end badly: Ctrl-C, a crash, a step that hangs, rows that nobody can grade."""
+
+import json
+import signal
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers import leftovers
+
+from launcher.progress import read_metrics
+
+pytestmark = pytest.mark.real
+
+
+def test_ctrl_c_stops_everything(start, tmp_path):
+    before = leftovers()
+    process = start("trainer.total_training_steps=1000")
+    deadline = time.time() + 300
+    while not read_metrics(tmp_path / "run/metrics.jsonl"):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
+    assert "stopped" in output and "Traceback" not in output
+    assert leftovers() <= before, leftovers() - before
+    assert json.loads((tmp_path / "run/run.json").read_text())["attempts"][0]["exit"] == 130
+
+
+def test_a_crash_gives_the_last_error_and_the_whole_log(run, tmp_path):
+    reward = tmp_path / "broken.py"
+    reward.write_text(
+        "raise ImportError('a package that my reward needs')\ndef compute_score(**_): return 0.0\n"
+    )
+    result = run("reward=none", f"reward.custom_reward_function.path={reward}", status=1)
+    assert "a package that my reward needs" in result.done.stdout
+    assert "log.txt" in result.done.stdout.splitlines()[-1]
+    assert len(result.done.stdout.splitlines()) < 40
+
+
+def test_a_step_that_hangs_is_noticed(run, tmp_path):
+    reward = tmp_path / "hangs.py"
+    reward.write_text(
+        "import asyncio\nasync def compute_score(**_):\n    await asyncio.sleep(10_000)\n"
+    )
+    result = run("reward=none", f"reward.custom_reward_function.path={reward}", "trainer.val_before_train=false",
+                 "lab.stall_timeout_s=45", status=124)  # fmt: skip
+    assert "no progress for 0:45 (lab.stall_timeout_s)" in result.done.stdout
+    assert "MainThread" in (result.folder / "stacks.txt").read_text()
+
+
+def test_samples_that_cannot_be_graded_are_masked(run, sql_demo, tmp_path):
+    """A quarter of the reference answers don't run: counted, and out of the update."""
+    broken = tmp_path / "data"
+    broken.mkdir()
+    for name in ("train", "val"):
+        rows = pq.read_table(sql_demo / f"{name}.parquet").to_pylist()
+        for row in rows[::4] if name == "train" else []:
+            row["reward_model"]["ground_truth"] = "SELECT no_such_column FROM nowhere"
+        pq.write_table(pa.Table.from_pylist(rows), broken / f"{name}.parquet")
+    refused = run(f"lab.dataset.dir={broken}", folder=tmp_path / "refused", status=2)
+    assert "50 rows can't be graded" in refused.done.stdout
+    result = run(f"lab.dataset.dir={broken}", "lab.check_data=false", "trainer.total_training_steps=3",
+                 "trainer.val_before_train=false", "trainer.test_freq=-1")  # fmt: skip
+    masked = [result.at(step, "reward/masked") for step in (1, 2, 3)]
+    assert 0 < sum(masked) / 3 < 0.6, masked
+    for step in (1, 2, 3):
+        share = result.metrics[step].get("reward/outcome/gold_error", 0)
+        assert share == pytest.approx(result.at(step, "reward/masked"))
+        assert abs(result.at(step, "actor/grad_norm")) < 1e4

@@ -1,0 +1,172 @@
+"""Finding SQL in a response, and SQL as text: what counts, and linear time on any input."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewards._sql.text import extract, first_word, has_top_level_order_by, lower_case, spider_form
+
+
+@pytest.mark.parametrize(
+    ("text", "sql"),
+    [
+        ("```sql\nSELECT 1\n```", "SELECT 1"),
+        ("```sqlite\nSELECT 1\n```", "SELECT 1"),
+        ("```SQL\nSELECT 1\n```", "SELECT 1"),
+        ("``` sql SELECT 1```", "SELECT 1"),
+        ("````sql\nSELECT 1\n````", "SELECT 1"),
+        ("```sqlx\nSELECT 1\n```", None),
+        ("```\nSELECT 1\n```", None),
+        ("```python\n1\n```\n```sql\nSELECT 1\n```", "SELECT 1"),
+        ("a ``` b ```sql\nSELECT 1\n```", "SELECT 1"),
+        ("```sql\nSELECT 1\n```\n```sql\nSELECT 2\n```", "SELECT 2"),
+        ("```sql\nSELECT 1\n``````sql\nSELECT 2\n```", "SELECT 2"),
+        ("```sql\nSELECT 1\n```\n```sql\nSELECT 2", "SELECT 1"),
+        ("```sql\nSELECT 1\n```\n```sql\n```", None),
+        ("```sql\nSELECT 1", None),
+        ("```sql\n```sql\nSELECT 1\n```\n```", None),
+        ("<answer>SELECT 1</answer>", "SELECT 1"),
+        ("<SOLUTION>SELECT 1</solution>", "SELECT 1"),
+        ("<answer>SELECT 1</answer><answer>SELECT 2", "SELECT 1"),
+        ("<answer>SELECT 1</solution>", None),
+        ("<solution>SELECT 1</solution> <answer>SELECT 2</answer>", "SELECT 2"),
+        ("<answer>```sql\nSELECT 1\n```</answer>", "SELECT 1"),
+        ("```sql\nSELECT 1\n``` <answer>SELECT 2</answer>", "SELECT 1"),
+        ("<think>```sql\nSELECT 1\n```</think>I do not know.", None),
+        ("<think>```sql\nSELECT 1\n```", None),
+        ("```sql\nSELECT 1\n```<think>more", "SELECT 1"),
+        ("x</THINK>```sql\nSELECT 1\n```", "SELECT 1"),
+        ("a</think>```sql\nSELECT 1\n```b</think>```sql\nSELECT 2\n```", "SELECT 2"),
+        ("\u0130\u0130 <think></think>```SQL\nSELECT '\u0130'\n``` \u0130", "SELECT '\u0130'"),
+        ("SELECT 1", None),
+        ("", None),
+    ],
+)
+def test_extract(text, sql):
+    assert extract(text)[0] == sql
+
+
+@pytest.mark.parametrize(
+    ("text", "sql"),
+    [
+        ("SELECT 1", "SELECT 1"),
+        ("The answer is\nselect 1\nFROM t;\nbecause.", "select 1\nFROM t;"),
+        ("SELECT 1\n\nWITH a AS (\nSELECT 2)\nSELECT * FROM a\n\nDone.",
+         "WITH a AS (\nSELECT 2)\nSELECT * FROM a"),
+        ("we SELECT 1", None),
+        ("```sql\nSELECT 1\n```\nSELECT 2", "SELECT 1"),
+        ("<think>SELECT 1", None),
+    ],
+)  # fmt: skip
+def test_extract_bare_select(text, sql):
+    assert extract(text, bare_select=True)[0] == sql
+
+
+@pytest.mark.parametrize(
+    ("text", "well_formed"),
+    [
+        ("<think>a</think>```sql\nSELECT 1\n```", True),
+        ("```sql\nSELECT 1\n```", True),
+        ("<answer>SELECT 1</answer>", True),
+        ("```sql\nSELECT 1\n``` ```sql\nSELECT 1\n```", False),
+        ("</think></think>```sql\nSELECT 1\n```", False),
+        ("nothing", False),
+    ],
+)
+def test_well_formed(text, well_formed):
+    assert extract(text)[1] == well_formed
+
+
+@given(st.text())
+def test_extract_takes_any_text(text):
+    for bare_select in (False, True):
+        sql, well_formed = extract(text, bare_select)
+        assert sql is None or (sql and sql == sql.strip() and sql in text)
+        assert isinstance(well_formed, bool)
+
+
+@given(st.text())
+def test_lower_case_keeps_places(text):
+    lower = lower_case(text)
+    assert len(lower) == len(text)
+    assert all(b == a.lower() for a, b in zip(text, lower, strict=True) if a.isascii())
+
+
+@pytest.mark.parametrize(
+    ("sql", "stripped", "kept"),
+    [
+        ("SELECT DISTINCT a", "SELECT  a", "SELECT DISTINCT a"),
+        ("select count(distinct(a))", "select count((a))", "select count(distinct(a))"),
+        ("SELECT a > = 1, b < = 2, c ! = 3", *["SELECT a >= 1, b <= 2, c != 3"] * 2),
+        ("SELECT a >  = 1", *["SELECT a >  = 1"] * 2),
+        ("SELECT '> = distinct', \"distinct\"", *["SELECT '> = distinct', \"distinct\""] * 2),
+        ("SELECT 'it''s distinct' -- distinct", *["SELECT 'it''s distinct' -- distinct"] * 2),
+        ("SELECT [distinct], `distinct` /* > = ", *["SELECT [distinct], `distinct` /* > = "] * 2),
+        ("/* ' */ SELECT DISTINCT a", "/* ' */ SELECT  a", "/* ' */ SELECT DISTINCT a"),
+        ("SELECT distinctive, _distinct", *["SELECT distinctive, _distinct"] * 2),
+        ("SELECT a IS NOT DISTINCT FROM b", *["SELECT a IS NOT DISTINCT FROM b"] * 2),
+        ("SELECT Year ( CURDATE() ) - 1", *["SELECT 2020 - 1"] * 2),
+        ("SELECT \u0130, DISTINCT", "SELECT \u0130, ", "SELECT \u0130, DISTINCT"),
+    ],
+)
+def test_spider_form(sql, stripped, kept):
+    assert spider_form(sql, False) == stripped
+    assert spider_form(sql, True) == kept
+
+
+@pytest.mark.parametrize(
+    ("sql", "ordered"),
+    [
+        ("SELECT a FROM t ORDER  \n BY a", True),
+        ("SELECT * FROM (SELECT a FROM t ORDER BY a)", False),
+        ("SELECT rank() OVER (ORDER BY a) FROM t", False),
+        ("SELECT ')' FROM t -- (\n ORDER BY a", True),
+        ("SELECT 'order by' FROM t", False),
+        ("SELECT border by FROM t", False),
+    ],
+)
+def test_top_level_order_by(sql, ordered):
+    assert has_top_level_order_by(sql) == ordered
+
+
+@pytest.mark.parametrize(
+    ("sql", "word"),
+    [
+        ("SELECT 1", "select"),
+        ("  ;-- x\n/* y */ explain select", "explain"),
+        ("/* open", ""),
+        ("(SELECT 1)", ""),
+    ],
+)
+def test_first_word(sql, word):
+    assert first_word(sql) == word
+
+
+HOSTILE = [
+    "<think>", "</think>", "```sql", "```sql\n", "```sql\n```", "`", "```", "``` ", "<answer>",
+    "<answer></answer>", "<solution><answer>", "SELECT\n", "with ", "'", "''", '"', "[", "/*",
+    "/* */", "--", "--\n", "distinct ", "is distinct ", "year( ", "year(", "is ", " ", "\t;", "(",
+    "order by ", "order ", "\u0130", "> = ", "curdate ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_time_is_linear(piece):
+    def seconds(count):
+        text = "select " + piece * count + " distinct > ="
+        best = 1e9
+        for _ in range(3):
+            start = time.process_time()
+            extract(text)
+            extract(text, bare_select=True)
+            spider_form(text, False)
+            has_top_level_order_by(text)
+            first_word(piece * count)
+            best = min(best, time.process_time() - start)
+        return best
+
+    small, large = 4000, 32_000
+    # Eight times the text: a quadratic algorithm takes 64 times as long.
+    assert seconds(large) < 24 * max(seconds(small), 1e-4)

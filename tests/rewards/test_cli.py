@@ -1,0 +1,192 @@
+"""`python -m rewards NAME --file ...`: shapes of rows, the table, mistakes, and the data check."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "x.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE t (i INTEGER)")
+    connection.close()
+    return str(path)
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "rewards", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def write(path, rows):
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows))
+    return path
+
+
+def rows_of(db):
+    nested = {"reward_model": {"ground_truth": "SELECT 1"}, "extra_info": {"db": db}}
+    return [
+        {
+            "solution_str": "```sql\nSELECT 1\n```",
+            "ground_truth": "SELECT 1",
+            "extra_info": {"db": db},
+        },
+        {"response": "```sql\nSELECT 2\n```", "gts": ["SELECT 3", "SELECT 2"], "db": db},
+        {"output": "```sql\nSELECT 9\n```", **nested},
+        {"output": "nothing", **nested},
+        {"output": "```sql\nSELECT 1\n```", "gts": "SELECT nosuch", "db": db},
+    ]
+
+
+def test_scores_a_file(tmp_path, db):
+    out = tmp_path / "scored.jsonl"
+    done = run("sql", "--file", write(tmp_path / "rows.jsonl", rows_of(db)), "--out", out)
+    assert done.returncode == 0, done.stderr
+    table = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
+    assert table["match"] == ["2", "40.0%", "1.0000"]
+    assert table["mismatch"] == ["1", "20.0%", "0.1000"]
+    assert table["gold_error"] == ["1", "20.0%", "-"]
+    assert table["all"] == ["5", "100.0%", "0.5250"]
+    assert "rows/s" in done.stdout
+    scored = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["result"]["outcome"] for row in scored] == [
+        "match", "match", "mismatch", "no_sql", "gold_error",
+    ]  # fmt: skip
+    assert scored[4]["result"]["score"] is None
+    assert scored[1]["gts"] == ["SELECT 3", "SELECT 2"]
+
+
+def test_options_reach_the_reward(tmp_path, db):
+    path = write(tmp_path / "rows.jsonl", rows_of(db))
+    done = run("sql", "--file", path, "--set", "shaping=skyrl", "workers=1", "--set", "mode=bird")
+    assert done.returncode == 0, done.stderr
+    assert "no_sql                     1   20.0%     -1.0000" in done.stdout
+
+
+def test_parquet(tmp_path, db):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pytest.importorskip("pyarrow").Table
+    rows = [
+        {"reward_model": {"ground_truth": f"SELECT {i}"}, "extra_info": {"db": db}}
+        for i in range(3)
+    ]
+    rows[1]["reward_model"]["ground_truth"] = "SELECT nosuch"
+    path = tmp_path / "train.parquet"
+    parquet.write_table(table.from_pylist(rows), path)
+    done = run("sql", "--check", "--file", path)
+    assert done.returncode == 2
+    assert f"{path}:1: gold_error" in done.stderr and "nosuch" in done.stderr
+    assert "3 rows, 1 with faults" in done.stdout
+
+
+def test_check_of_good_data(tmp_path, db):
+    done = run("sql", "--check", "--file", write(tmp_path / "rows.jsonl", rows_of(db)[:4]))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "4 rows, 0 with faults" in done.stdout
+
+
+def test_bad_lines_are_numbered_and_the_rest_is_scored(tmp_path, db):
+    lines = ["{oops", rows_of(db)[0], "", "[1]", {"output": "x"}, {"ground_truth": "SELECT 1"}]
+    done = run("sql", "--file", write(tmp_path / "rows.jsonl", lines))
+    assert done.returncode == 2
+    told = {1: "not JSON", 4: "not a JSON object", 5: "no ground truth", 6: "no response"}
+    for number, words in told.items():
+        assert f"rows.jsonl:{number}: {words}" in done.stderr
+    assert "1 rows in" in done.stdout and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sq"], ["unknown reward 'sq'", "did you mean sql?", "Available:", "sql"]),
+        (["_rows"], ["unknown reward", "Available:"]),
+        (["sql", "--file", "/no/such/file.jsonl"], ["no such file: /no/such/file.jsonl"]),
+        (
+            ["sql", "--file", "ROWS", "--set", "shapping=arctic"],
+            ["unknown option", "did you mean shaping"],
+        ),
+        (
+            ["sql", "--file", "ROWS", "--set", "shaping=dense"],
+            ["unknown shaping 'dense'", "arctic"],
+        ),
+        (["sql", "--file", "ROWS", "--set", "timeout_s=fast"], ["timeout_s must be a number"]),
+        (["sql", "--file", "ROWS", "--set", "bird"], ["key=value"]),
+        (["sql", "--file", "ROWS", "--out", "ROWS"], ["exists"]),
+        (["sql", "--file", "ROWS", "--out", "ROWS", "--force"], ["exists"]),
+        (["sql", "--file", "ROWS", "--out", "/no/such/folder/x"], ["no such folder"]),
+        (["sql", "--check", "--file", "ROWS", "--set", "mode=spyder"], ["unknown mode"]),
+        (["sql", "--file", "ROWS", "--timeout", "0"], ["--timeout must be more than 0"]),
+        (["model", "--file", "ROWS"], ["scores inside of a run"]),
+    ],
+)
+def test_mistakes_are_one_or_two_lines(tmp_path, db, arguments, words):
+    rows = write(tmp_path / "rows.jsonl", rows_of(db))
+    done = run(*(rows if argument == "ROWS" else argument for argument in arguments))
+    assert done.returncode == 2
+    assert all(word in done.stderr for word in words), done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+    assert json.loads(rows.read_text().splitlines()[0])["ground_truth"] == "SELECT 1"
+
+
+BROKEN = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, *, weight=1.0):
+    if weight < 0:
+        raise ValueError(f"weight must be at least 0, not {weight}")
+    exec(solution_str)
+    return {"score": weight, "outcome": "good"}
+"""
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """`python -m rewards broken`: a reward that does what the response says."""
+    package = tmp_path / "rewards"
+    shutil.copytree(ROOT / "rewards", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "broken.py").write_text(BROKEN)
+
+    def score(*responses, options=()):
+        rows = [{"response": response, "gts": "x"} for response in responses]
+        path = write(tmp_path / "rows.jsonl", rows)
+        command = [sys.executable, "-m", "rewards", "broken", "--file", str(path), *options]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    return score
+
+
+def test_rows_that_are_stopped_are_in_the_table(broken):
+    hangs, dies = "while True: pass", "import os; os._exit(0)"
+    done = broken("", hangs, dies, "", "", options=["--timeout", "0.5", "--set", "weight=0.5"])
+    assert done.returncode == 0, done.stderr
+    assert "stopped: timeout           1   20.0%           -" in done.stdout
+    assert "stopped: crash             1   20.0%           -" in done.stdout
+    assert "good                       3   60.0%      0.5000" in done.stdout
+    assert "rows.jsonl:2: stopped: timeout" in done.stderr
+    assert "rows.jsonl:3: stopped: crash" in done.stderr
+    assert "2 rows were stopped" in done.stderr and len(done.stderr.splitlines()) == 3
+
+
+def test_a_reward_that_raises_ends_it_with_its_row(broken):
+    done = broken("", "", "raise KeyError('oh')", "")
+    assert done.returncode == 1 and done.stdout == ""
+    first, *trace = done.stderr.splitlines()
+    assert "rows.jsonl:3: the reward compute_score of pkg://rewards.broken raised" in first
+    assert "response=\"raise KeyError('oh')\"" in first
+    assert trace[0].startswith("Traceback") and trace[-1] == "KeyError: 'oh'"
+    assert any("broken.py" in line for line in trace) and len(trace) < 10
+    # what an option is told is a mistake of the user, and no more than that
+    done = broken("", options=["--set", "weight=-1"])
+    assert (done.returncode, done.stderr) == (2, "error: weight must be at least 0, not -1\n")
+    assert broken("int('x')").returncode == 1
+
+
+def test_help():
+    done = run("sql", "--help")
+    assert done.returncode == 0
+    assert "--file" in done.stdout and "shaping=" in done.stdout and "timeout_s=2.0" in done.stdout
+    assert run("--help").returncode == 0

@@ -1,0 +1,55 @@
+"""What tests and benches share beside fixtures: places, a run that has ended, what a run may leave behind."""
+
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+from omegaconf import OmegaConf
+
+from launcher.progress import read_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SHARED = ROOT.parent / "shared" / "data"
+STEPS = 2  # of a real run
+LEFT = re.compile(
+    r"ray::|raylet|gcs_server|EngineCore|main_ppo|sft_trainer|algos\.\w+ --config|prefork\.py serve"
+    r"|rewards\._limits\.worker|rewards\._sql\.worker"
+)
+
+
+def resolved(config) -> dict:
+    """A config as a plain dict with every interpolation resolved."""
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def heed_ctrl_c() -> None:
+    """For preexec_fn: tests that a shell put into the background ignore Ctrl-C, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def leftovers() -> set[str]:
+    """What a run could leave: processes of Ray or vLLM, shared memory, temporary folders."""
+    names = {str(path) for place in ("/dev/shm", "/tmp") for path in Path(place).glob("*")
+             if re.match(r"(psm|sem\.|verl_|torch_|plasma|verl-lab)", path.name)}  # fmt: skip
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if LEFT.search(line):
+            names.add(f"{process.pid} {line[:80]}")
+    return names
+
+
+class Run:
+    """A run that has ended."""
+
+    def __init__(self, folder: Path, done: subprocess.CompletedProcess):
+        self.folder, self.done = folder, done
+        self.metrics = read_metrics(folder / "metrics.jsonl")
+
+    def log(self) -> str:
+        return (self.folder / "log.txt").read_text(errors="replace")
+
+    def at(self, step: int, name: str) -> float:
+        return self.metrics[step][name]

@@ -1,0 +1,126 @@
+"""The laboratory tells good rewards from bad ones, before any training."""
+
+import json
+import re
+
+import pytest
+
+from tools.reward_lab import main
+
+pytestmark = pytest.mark.usefixtures("own_hydra")
+
+# Three of the field's usual mistakes, and one reward as it should be.
+REWARDS = """
+import re, time
+
+def bars(**options):
+    return {"range": (0.0, 1.0), "reference": 1.0, "empty": 0.0}
+
+def honest(data_source, solution_str, ground_truth, extra_info=None):
+    right = re.sub(r"\\s", "", ground_truth) in re.sub(r"\\s", "", solution_str)
+    return {"score": float(right), "acc": float(right), "constant": 0.5, "length": len(solution_str)}
+
+def counts_words(data_source, solution_str, ground_truth, extra_info=None):
+    words = set(ground_truth.split())
+    return len(words & set(solution_str.split())) / len(words)
+
+def pays_length(data_source, solution_str, ground_truth, extra_info=None):
+    return min(1.0, 0.2 + len(solution_str) / 100)
+
+def out_of_range(data_source, solution_str, ground_truth, extra_info=None):
+    return 2.0 * (ground_truth in solution_str)
+
+def slow(data_source, solution_str, ground_truth, extra_info=None):
+    time.sleep(0.05)
+    return float(ground_truth in solution_str)
+
+def hangs(data_source, solution_str, ground_truth, extra_info=None):
+    while "perfect" in solution_str:
+        time.sleep(1)
+    return float(ground_truth in solution_str)
+"""
+
+
+@pytest.fixture
+def lab(tmp_path, sql_demo, capsys, monkeypatch):
+    """`lab("honest", ...)` → exit status, what was printed, the page."""
+    (tmp_path / "rewards.py").write_text(REWARDS)
+    page = tmp_path / "page.html"
+
+    def go(name: str, *more: str):
+        chosen = "reward.custom_reward_function"
+        status = main(["reward=none", f"{chosen}.path={tmp_path}/rewards.py", f"{chosen}.name={name}",
+                       f"lab.dataset.dir={sql_demo}", "--rows=12", f"--out={page}", *more])  # fmt: skip
+        text = capsys.readouterr()
+        return status, text.out + text.err, page.read_text() if page.exists() else ""
+
+    return go
+
+
+def failed(out: str) -> list[str]:
+    found = re.search(r"failed: (.*)", out)
+    return found[1].split(", ") if found else []
+
+
+def test_an_honest_reward_passes(lab):
+    status, out, page = lab("honest")
+    assert status == 0 and "all bars hold" in out, out
+    assert page.startswith("<!doctype html>") and "<svg" in page and "keyword soup" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "bars"),
+    [
+        ("counts_words", {"attack:keyword_soup"}),
+        ("pays_length", {"empty", "attack:very_long", "attack:keyword_soup"}),
+        ("out_of_range", {"range"}),
+    ],
+)
+def test_a_bad_one_fails_by_name(lab, name, bars):
+    status, out, _ = lab(name)
+    assert status == 1 and bars <= set(failed(out)), out
+
+
+def test_time_is_a_bar(lab):
+    status, out, _ = lab("slow", "--max-seconds=0.01", "--rows=2")
+    assert status == 1 and failed(out) == ["time"], out
+
+
+def test_a_reward_that_hangs_is_stopped_and_told(lab):
+    status, out, _ = lab("hangs", "lab.reward_limits.timeout_s=0.5", "--rows=1", "--max-seconds=60")
+    assert status == 1 and failed(out) == ["range"], out
+    assert re.search(r"[1-9]\d* stopped", out), out
+
+
+def test_parts_without_signal_are_named(lab, tmp_path):
+    reference = "SELECT 1"
+    answers = [
+        {"prompt": f"q{q}", "response": reference if right else "no", "ground_truth": reference}
+        for q, group in enumerate([(1, 0, 0), (0, 0, 0), (1, 1, 1), (0, 0, 0)])
+        for right in group
+    ]
+    file = tmp_path / "answers.jsonl"
+    file.write_text("\n".join(map(json.dumps, answers)) + "\n")
+    status, out, _ = lab("honest", f"--answers={file}", "--min-signal=0.25")
+    assert status == 0, out
+    assert re.search(r"constant +0.0000 +0% +no signal", out) and re.search(
+        r"score +0.1179 +25%", out
+    ), out
+    status, out, _ = lab("honest", f"--answers={file}", "--min-signal=0.3")
+    assert status == 1 and failed(out) == ["signal"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["reward=sqk"], "Did you mean sql?"),
+        (["reward=none"], "reward=none leaves it to verl"),
+        (["reward=model", "lab.reward_model.path=x"], "scores inside of a run only"),
+        (["reward=sql", "dataset=spider"], "no data file data/spider"),
+        (["reward=sql", "reward.custom_reward_function.reward_kwargs.shapping=x"], "unknown key"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_a_line(capsys, words, told):
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert told in err and err.count("\n") == 1, err
