@@ -14,6 +14,7 @@ ROOMS = ("algos", "data_prep", "launcher", "plugins", "preflight", "rewards", "t
 LEAVES = {
     "launcher.checkpoints",
     "preflight.mistakes",
+    "preflight.tables",
     "rewards._rows",
     "plugins.rollout.reward_parts",
 }
