@@ -141,6 +141,31 @@ def test_defaults_that_preflight_can_and_cannot_read(monkeypatch, tmp_path):
     assert algos.options("x") == {"a": -1.5, "b": (1, 2), "c": None, "d": None}
 
 
+def test_what_a_file_declares_is_code_not_text(monkeypatch, tmp_path):
+    monkeypatch.setattr(algos, "FOLDER", tmp_path)
+    file = tmp_path / "x.py"
+    body = "def compute_advantage(response_mask, *, index, config, a=1): ...\nLIMIT, KIND = 3, list()\n"
+    file.write_text(f'"""Not meant:\n\nSTEP_REWARDS = True\ndef compute_policy_loss(x)"""\n{body}')
+    assert not algos.uses_steps("x")
+    assert algos.names("compute_policy_loss") == []
+    assert algos.names("compute_advantage") == ["x"]
+    file.write_text(f"STEP_REWARDS = (\n    True)  # it does\nKIND: str = 'b'\n{body}")
+    assert algos.uses_steps("x")  # the file is read anew
+    declared = algos.declares("x")
+    assert declared.constants == {"STEP_REWARDS": True, "KIND": "b"}
+    assert declared.functions == {"compute_advantage": ("response_mask", "index", "config", "a")}
+    assert declared.options == {"a": 1}
+    file.write_text("STEP_REWARDS = True\ndef compute_advantage(x\n")
+    assert algos.names("compute_advantage") == ["x"]  # somebody has to report the error
+    with pytest.raises(SyntaxError):
+        algos.declares("x")
+
+
+def test_a_name_of_verls_own_declares_nothing():
+    assert not (algos.FOLDER / "grpo.py").exists()
+    assert algos.declares("grpo") == ({}, {}, {})
+
+
 def test_an_estimator_without_config_has_its_defaults():
     def compute_advantage(index, config=None, *, scale=1.0, **_):
         return index * scale
