@@ -1,9 +1,5 @@
 """Data preparation: `python -m data_prep NAME` writes `data/NAME/` (see `__main__`).
 
 A source is one file `NAME.py` with `add_options(parser)` and `run(args)`; files that start with an
-underscore are helpers. What a user can put right is raised as `UserError`.
+underscore are helpers. What a user can put right is raised as `preflight.mistakes.Mistake`.
 """
-
-
-class UserError(Exception):
-    """A mistake that its user can put right; the text says how, in one or two lines."""

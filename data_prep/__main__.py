@@ -6,20 +6,19 @@ lines on standard error), 130 interrupted.
 
 import argparse
 import ast
-import difflib
 import importlib
 import os
 import sys
 from pathlib import Path
 
-from data_prep import UserError
+from preflight.mistakes import Mistake, unknown
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, without the usage."""
 
     def error(self, message: str):
-        raise UserError(f"{message} (see `{self.prog} --help`)")
+        raise Mistake(f"{message} (see `{self.prog} --help`)")
 
 
 def names() -> dict[str, str]:
@@ -44,9 +43,7 @@ def prepare(argv: list[str]) -> int:
         return 0 if argv else 2
     name, known = argv[0], names()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise UserError(f"unknown name {name!r}{hint} Available: {', '.join(known)}")
+        raise Mistake(unknown("name", name, known))
     source = importlib.import_module(f"data_prep.{name}")
     parser = Parser(
         prog=f"python -m data_prep {name}",
@@ -68,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("data_prep: interrupted; nothing was written", file=sys.stderr)
         return 130
-    except (UserError, OSError) as error:  # OSError: full disk, no permission, no such file
+    except (Mistake, OSError) as error:  # OSError: full disk, no permission, no such file
         print(f"data_prep: {error}", file=sys.stderr)
         return 2
 

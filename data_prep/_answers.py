@@ -18,10 +18,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data_prep import UserError, _dumps, _rows, _schema
+from data_prep import _dumps, _rows, _schema
 from data_prep._fields import Bad
 from data_prep._read import Broken
 from data_prep._split import Split
+from preflight.mistakes import Mistake
 
 RESPONSES = ("response", "output", "solution_str")
 REFERENCES = ("ground_truth", "gts")
@@ -155,7 +156,7 @@ def rewards(*arguments: object, quiet: bool = False) -> None:
     done = subprocess.run(command, env=env, capture_output=quiet, text=True)
     if done.returncode:
         said = (done.stderr or "").strip().splitlines()[-1:] or ["see above"]
-        raise UserError(f"--reward {arguments[0]}: {said[0].removeprefix('error: ')}")
+        raise Mistake(f"--reward {arguments[0]}: {said[0].removeprefix('error: ')}")
 
 
 def score(file: Path, args: argparse.Namespace) -> Path:
@@ -169,7 +170,7 @@ def score(file: Path, args: argparse.Namespace) -> Path:
 def check_reward(args: argparse.Namespace, folder: Path) -> None:
     """Let a wrong name or option be told before anything is read."""
     if args.set and not args.reward:
-        raise UserError("--set is for the reward: --reward NAME")
+        raise Mistake("--set is for the reward: --reward NAME")
     if args.reward:
         nothing = folder / "nothing.jsonl"
         nothing.touch()
@@ -197,7 +198,7 @@ def graded(
     """(answer in normal form with its `result`, its score) of every answer that could be graded.
 
     `folder` is for work, `split` learns which prompts are for validation. With `steps`, every result
-    has `steps`. Raises UserError.
+    has `steps`. Raises Mistake.
     """
     check_reward(args, folder)
     file = collect(rows, args, split, folder, steps)
@@ -213,6 +214,6 @@ def graded(
             if math.isnan(value):
                 rows.leave_out("not_graded")
             elif steps and not parts(result.get("steps")):
-                raise UserError(f"--reward {args.reward} gives no steps; --outcome needs none")
+                raise Mistake(f"--reward {args.reward} gives no steps; --outcome needs none")
             else:
                 yield answer, value

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import yaml
 
-from data_prep import UserError
 from data_prep._lengths import load_tokenizer
 from data_prep._read import Broken, read
 from data_prep._split import digest
+from preflight.mistakes import Mistake
 
 CONFIG = "resolved.yaml"
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -26,7 +26,7 @@ COLUMNS = ("data_source", "reward_model", "extra_info")
 
 
 def files_of(source: Path) -> list[Path]:
-    """The files that a path stands for, in the order of their steps. Raises UserError."""
+    """The files that a path stands for, in the order of their steps. Raises Mistake."""
     if source.is_file():
         return [source]
     dumps = (
@@ -34,7 +34,7 @@ def files_of(source: Path) -> list[Path]:
     )
     found = [f for d in dumps if d.is_dir() for f in d.iterdir() if f.suffix in SUFFIXES]
     if not found:
-        raise UserError(f"no answers in {source}" if source.is_dir() else f"no file {source}")
+        raise Mistake(f"no answers in {source}" if source.is_dir() else f"no file {source}")
     return sorted(found, key=lambda f: (f.parent.name, len(f.name), f.name))
 
 
@@ -74,7 +74,7 @@ class Prompts:
         places = [self.source, *self.source.resolve().parents[:2]]
         run = next((place for place in places if (place / CONFIG).is_file()), None)
         if run is None:
-            raise UserError(f"{self.source}: dumped answers need their run's {CONFIG} above them")
+            raise Mistake(f"{self.source}: dumped answers need their run's {CONFIG} above them")
         config = yaml.safe_load((run / CONFIG).read_text())
         model, data = config["actor_rollout_ref"]["model"], config["data"]
         tokenizer = load_tokenizer(model.get("tokenizer_path") or model["path"])

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import UserError, _rows
+from data_prep import _rows
 from data_prep._split import Split
+from preflight.mistakes import Mistake
 
 
 def add_options(parser: argparse.ArgumentParser, source: str) -> None:
@@ -101,7 +102,7 @@ class Mapper:
         self.args, self.name, self.folder, self.split = args, name, folder, Split(share)
         if taken := {"index", "split"} & set(args.extra):
             names = ",".join(sorted(taken))
-            raise UserError(f"--extra {names}: extra_info has its own field of that name")
+            raise Mistake(f"--extra {names}: extra_info has its own field of that name")
         # the fields of extra_info
         self.extra = dict.fromkeys([*args.extra, *(["db"] if args.db else [])], pa.string())
 

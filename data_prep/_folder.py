@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from data_prep import UserError
+from preflight.mistakes import Mistake
 
 CARD = "card.json"
 
@@ -97,7 +97,7 @@ def build(
     """Have `fill(folder)` write files and return the card's content; put them into `out`.
 
     Returns the card. `options` (JSON values) and the state of `inputs` decide whether what is there
-    is the same; `force` replaces what is there, file by file. Raises UserError if `out` holds
+    is the same; `force` replaces what is there, file by file. Raises Mistake if `out` holds
     something else, or another run is writing it.
     """
     made = {"name": name, "options": options, "inputs": state_of(inputs), "code": code_of(name)}
@@ -106,7 +106,7 @@ def build(
         found = _differences(out, old, made) if old else ["it holds files without a card.json"]
         if found:
             found = "; ".join(found[:3] + ["..."] * (len(found) > 3))
-            raise UserError(f"{out} is there, but not the same: {found}. Use --force to replace it")
+            raise Mistake(f"{out} is there, but not the same: {found}. Use --force to replace it")
         print(f"{out}: already there")
         return old
 
@@ -116,7 +116,7 @@ def build(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another run is writing {out}") from None
+            raise Mistake(f"another run is writing {out}") from None
         try:
             work = partial / "files"
             shutil.rmtree(work, ignore_errors=True)  # what a killed run left
@@ -138,16 +138,16 @@ def build(
 
 
 def _filled(fill: Callable[[Path], dict], work: Path, out: Path) -> dict:
-    """`fill(work)`; a full disk is a UserError whichever library met it."""
+    """`fill(work)`; a full disk is a Mistake whichever library met it."""
     try:
         return fill(work)
-    except UserError:
+    except Mistake:
         raise
     except Exception as error:
         # pyarrow's OSError names no file; sqlite3, tokenizers and safetensors have their own errors
         nameless = isinstance(error, OSError) and not error.filename
         if nameless or re.search(r"disk|os error \d+", str(error)):
-            raise UserError(f"can't write {out}: {error}") from error
+            raise Mistake(f"can't write {out}: {error}") from error
         raise
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep import UserError
+from preflight.mistakes import Mistake
 
 
 def stream(name: str, config: str | None, split: str) -> Iterator[dict]:
     """The rows of a split, one at a time: nothing is downloaded as a whole, nor kept in memory.
 
-    `name` is a folder, or a dataset's name on the hub. Raises UserError for whatever `datasets`
+    `name` is a folder, or a dataset's name on the hub. Raises Mistake for whatever `datasets`
     can't do.
     """
     import datasets
@@ -21,13 +21,13 @@ def stream(name: str, config: str | None, split: str) -> Iterator[dict]:
         try:  # `datasets` would try for half a minute, and then not say what is wrong
             HfApi().dataset_info(name, timeout=30)
         except Exception as error:
-            raise UserError(
+            raise Mistake(
                 f"no folder {name}, and the hub can't be asked for it: {_why(error)}"
             ) from error
     try:
         yield from datasets.load_dataset(name, config, split=split, streaming=True)
     except Exception as error:  # of the hub's client, of pyarrow, of json, of the file system
-        raise UserError(f"can't read split {split!r} of {name}: {_why(error)}") from error
+        raise Mistake(f"can't read split {split!r} of {name}: {_why(error)}") from error
 
 
 def _why(error: BaseException) -> str:

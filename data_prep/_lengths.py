@@ -3,22 +3,22 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from data_prep import UserError
+from preflight.mistakes import Mistake
 
 SHARES = {"p50": 0.5, "p95": 0.95, "max": 1.0}
 
 
 def load_tokenizer(path: str):
-    """The tokenizer in a model folder, with its chat template. Raises UserError."""
+    """The tokenizer in a model folder, with its chat template. Raises Mistake."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # whatever a broken or missing folder makes transformers raise
         why = " ".join(str(error).split())[:100]
-        raise UserError(f"no model folder with a tokenizer at {path!r}: {why} ...") from None
+        raise Mistake(f"no model folder with a tokenizer at {path!r}: {why} ...") from None
     if not tokenizer.chat_template:
-        raise UserError(f"the tokenizer at {path!r} has no chat template")
+        raise Mistake(f"the tokenizer at {path!r} has no chat template")
     return tokenizer
 
 

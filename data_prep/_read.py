@@ -18,7 +18,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep import UserError
+from preflight.mistakes import Mistake
 
 PIECE = 1 << 20
 FOREIGN = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip"}
@@ -34,13 +34,13 @@ class Broken:
 
 
 def read(file: Path) -> Iterator[dict | Broken]:
-    """The rows of `file`. Raises UserError if it can't be read at all."""
+    """The rows of `file`. Raises Mistake if it can't be read at all."""
     with file.open("rb") as f:
         start = f.read(4)
     if start == b"PAR1":
         return _parquet(file)
     if start[:2] in FOREIGN:
-        raise UserError(f"{file} is {FOREIGN[start[:2]]}; UTF-8 text or parquet, please")
+        raise Mistake(f"{file} is {FOREIGN[start[:2]]}; UTF-8 text or parquet, please")
     return _text(file)
 
 
@@ -58,11 +58,11 @@ def _text(file: Path) -> Iterator[dict | Broken]:
 
 @contextmanager
 def reading_parquet(file: Path) -> Iterator[None]:
-    """Turns what pyarrow raises for a broken file into a UserError."""
+    """Turns what pyarrow raises for a broken file into a Mistake."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not a readable parquet file: {error}") from None
+        raise Mistake(f"{file} is not a readable parquet file: {error}") from None
 
 
 def _parquet(file: Path) -> Iterator[dict]:
@@ -75,7 +75,7 @@ def _parquet(file: Path) -> Iterator[dict]:
 
 def _check_header(names: list[str], file: Path) -> None:
     if not names or len(set(names)) < len(names):
-        raise UserError(f"the header of {file} is empty or names a column twice: {names}")
+        raise Mistake(f"the header of {file} is empty or names a column twice: {names}")
 
 
 def _object(value: object, text: str) -> dict | Broken:
@@ -114,13 +114,13 @@ def _array(f: IO[str], file: Path) -> Iterator[dict | Broken]:
         else:  # cut off by the end of the piece, or broken; doubling keeps the work linear
             more = f.read(max(PIECE, len(text))) if len(text) - wrong < CUT else ""
             if not more:
-                raise UserError(f"{file} is a broken JSON array: element {number}: {why}")
+                raise Mistake(f"{file} is a broken JSON array: element {number}: {why}")
             text, at = text[at:] + more, 0
     while not text[at:].strip():
         text, at = f.read(PIECE), 0
         if not text:
             return
-    raise UserError(f"{file} goes on behind the end of its JSON array: {text[at:].strip()[:40]!r}")
+    raise Mistake(f"{file} goes on behind the end of its JSON array: {text[at:].strip()[:40]!r}")
 
 
 def _csv(f: IO[str], file: Path) -> Iterator[dict | Broken]:
@@ -141,7 +141,7 @@ def _csv(f: IO[str], file: Path) -> Iterator[dict | Broken]:
             cells = next(rows, None)
         except csv.Error as error:
             if header is None:
-                raise UserError(f"the header of {file} is not CSV: {error}") from None
+                raise Mistake(f"the header of {file} is not CSV: {error}") from None
             yield Broken("".join(lines), f"not CSV: {error}")
             continue
         if header is None:

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from data_prep import UserError, _folder, _schema
+from data_prep import _folder, _schema
 from data_prep._lengths import Lengths, load_tokenizer
 from data_prep._read import Broken
+from preflight.mistakes import Mistake
 
 PREFIXES = {"rl": "", "sft": "sft_", "preference": "pref_", "process": "prm_"}  # of files
 GROUP_ROWS, GROUP_CHARACTERS = 4096, 1 << 24  # a row group is full at one of them
@@ -185,21 +186,21 @@ class Rows:
         return self._files[name]
 
     def settle(self) -> dict[str, int]:
-        """The counts, when everything is read. Raises UserError for bad rows, or if there was none."""
+        """The counts, when everything is read. Raises Mistake for bad rows, or if there was none."""
         if self._rejected:
             self._rejected.close()
         counts, bad = dict(self.counts), "\n".join(self._bad)
         if not counts["read"]:
-            raise UserError(f"{self._name} has no rows")
+            raise Mistake(f"{self._name} has no rows")
         if bad and self.on_bad == "fail":
-            raise UserError(
+            raise Mistake(
                 f"{counts['rejected']} of {counts['read']} rows are bad (the first is row 0):\n"
                 f"{bad}\nNothing was written; --on-bad skip leaves them out and keeps them aside"
             )
         return counts
 
     def close(self) -> dict:
-        """Finish the files; returns the card's content. Raises UserError for bad rows."""
+        """Finish the files; returns the card's content. Raises Mistake for bad rows."""
         for file in self._files.values():
             file.close()
         counts, bad = self.settle(), "\n".join(self._bad)
@@ -209,7 +210,7 @@ class Rows:
             empty = "val" if counts["train"] else "train"
             found = ", ".join(f"{n} {name}" for name, n in counts.items())
             why = f". The first that are bad:\n{bad}" if bad else "; see --val-share"
-            raise UserError(f"no rows for {empty} ({found}){why}")
+            raise Mistake(f"no rows for {empty} ({found}){why}")
         written = {f"{name}.parquet": file for name, file in self._files.items()}
         return {
             "counts": counts,

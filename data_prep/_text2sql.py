@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import UserError, _rows, _sqlite
+from data_prep import _rows, _sqlite
 from data_prep._read import Broken, read
+from preflight.mistakes import Mistake
 
 SYSTEM = (
     "You answer questions about a SQLite database. Think if you need to, then answer with one SQL "
@@ -139,7 +140,7 @@ def run(
     if len({part.split for part in parts}) == 1:
         ids = [str(row.get("db_id")) for _, rows in loaded for row in rows if isinstance(row, dict)]
         if len(set(ids)) < 2:
-            raise UserError(
+            raise Mistake(
                 f"only {parts[0].file} is there: a split by database needs questions on two "
                 f"databases at least, and it has {len(set(ids))}"
             )

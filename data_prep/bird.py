@@ -8,7 +8,8 @@ rows whose reference answer fails or whose database is missing are bad. Writes R
 import argparse
 from collections.abc import Mapping
 
-from data_prep import UserError, _text2sql
+from data_prep import _text2sql
+from preflight.mistakes import Mistake
 
 FILES = {"train.json": ("train", "train_databases"), "dev.json": ("val", "dev_databases")}
 
@@ -38,5 +39,5 @@ def run(args: argparse.Namespace) -> None:
         if file
     ]
     if not parts:
-        raise UserError(f"none of {', '.join(FILES)} in {args.source}")
+        raise Mistake(f"none of {', '.join(FILES)} in {args.source}")
     _text2sql.run("bird", args, parts, ask)

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from data_prep import UserError, _rows
+from data_prep import _rows
 from data_prep._read import Broken, read
+from preflight.mistakes import Mistake
 
 BATCH = 1000  # rows
 UNFIT = (
@@ -113,14 +114,14 @@ def run(args: argparse.Namespace) -> None:
     """Write the parquet file."""
     out = args.out or args.source.with_suffix(".parquet")
     if not args.source.is_file():
-        raise UserError(f"no file {args.source}")
+        raise Mistake(f"no file {args.source}")
     with args.source.open("rb") as file:
         if file.read(4) == b"PAR1":
-            raise UserError(f"{args.source} is parquet already")
+            raise Mistake(f"{args.source} is parquet already")
     rejected = out.with_suffix(".rejected.jsonl")
     for file in (out, rejected):
         if file.exists() and not args.force:
-            raise UserError(f"{file} is there; --force replaces it")
+            raise Mistake(f"{file} is there; --force replaces it")
     kind = types(args.source) or pa.struct([])
     out.parent.mkdir(parents=True, exist_ok=True)
     # beside the file: renaming works in one file system only
@@ -130,11 +131,11 @@ def run(args: argparse.Namespace) -> None:
             with pq.ParquetWriter(made, pa.schema(list(kind))) as writer:
                 written = write(args.source, rows, kind, writer)
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-            raise UserError(f"parquet can't hold {args.source}: {error}") from None
+            raise Mistake(f"parquet can't hold {args.source}: {error}") from None
         counts = rows.settle()
         if not written or not len(kind):
             what = "no row has a column" if written else f"all {counts['read']} rows are bad"
-            raise UserError(f"nothing to write: {what} in {args.source}")
+            raise Mistake(f"nothing to write: {what} in {args.source}")
         rejected.unlink(missing_ok=True)
         made.replace(out)
         if counts["rejected"]:

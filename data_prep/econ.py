@@ -28,13 +28,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_prep import UserError, _rows
+from data_prep import _rows
 from data_prep._econ.examples import Examples, good, pool, rewarded
 from data_prep._econ.rows import COLUMNS, checked, decision, ground_truth, prompt
 from data_prep._econ.simulate import simulate
 from data_prep._fields import Bad
 from data_prep._read import Broken, read
 from data_prep._split import Split
+from preflight.mistakes import Mistake
 
 SIMULATION = {"seed": 0, "economies": 5, "households": 40, "years": 20}
 EXTRA = dict.fromkeys(["household", "decision"], pa.string())
@@ -91,12 +92,12 @@ class Source:
         self.name = "simulation"
         if self.file is None:
             if self.names:
-                raise UserError("--map is for a FILE")
+                raise Mistake("--map is for a FILE")
             return
         if named := [name for name, value in given.items() if value is not None]:
-            raise UserError(f"--{named[0]} is of the simulation, and {self.file} is given")
+            raise Mistake(f"--{named[0]} is of the simulation, and {self.file} is given")
         if not self.file.is_file():
-            raise UserError(f"no file {self.file}")
+            raise Mistake(f"no file {self.file}")
         self.name = self.file.name
 
     def rows(self) -> Iterator[dict | Broken]:
@@ -138,14 +139,14 @@ def survey(source: Source) -> np.ndarray:
 
 
 def good_of(decisions: np.ndarray, source: Source) -> np.ndarray:
-    """Those that are good. Raises UserError if that can't be told."""
+    """Those that are good. Raises Mistake if that can't be told."""
     if not len(decisions):
-        raise UserError("--good-only needs decisions: columns work and consumption")
+        raise Mistake("--good-only needs decisions: columns work and consumption")
     scores = decisions["score"]
     if np.isnan(scores).all():
         scores = np.array(rewarded(state for _, state in source.decided()))
     elif missing := int(np.isnan(scores).sum()):
-        raise UserError(f"--good-only: {missing} decisions have no score, the others have one")
+        raise Mistake(f"--good-only: {missing} decisions have no score, the others have one")
     kept = []
     for train in (True, False):
         here = np.flatnonzero(decisions["train"] == train)

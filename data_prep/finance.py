@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import UserError, _finance_demo, _rows
+from data_prep import _finance_demo, _rows
 from data_prep._read import read
 from data_prep._split import Split
+from preflight.mistakes import Mistake
 
 SYSTEM = "You are a careful investment analyst."
 
@@ -72,14 +73,14 @@ def forms_of(row: dict, number: int, system: str) -> tuple[dict, dict | None]:
 def run(args: argparse.Namespace) -> None:
     """Make the dataset."""
     if (args.source is None) == (args.demo is None):
-        raise UserError("finance takes a FILE or --demo N (see --help)")
+        raise Mistake("finance takes a FILE or --demo N (see --help)")
     if args.demo is not None and (args.demo < 2 or args.val):
-        raise UserError("--demo takes a number of rows from 2, and makes its own validation rows")
+        raise Mistake("--demo takes a number of rows from 2, and makes its own validation rows")
     files = [("val", args.val), ("train", args.source)] if args.val else [("", args.source)]
     files = [] if args.demo else files
     for _, file in files:
         if not file.is_file():
-            raise UserError(f"no file {file}")
+            raise Mistake(f"no file {file}")
     split = Split(args.val_share)
 
     def placed(given: str, number: int, row: dict) -> tuple[dict, dict | None, str]:

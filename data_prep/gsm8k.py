@@ -15,9 +15,10 @@ import re
 from itertools import chain
 from pathlib import Path
 
-from data_prep import UserError, _hub, _rows
+from data_prep import _hub, _rows
 from data_prep._read import Broken, read
 from data_prep._split import Split
+from preflight.mistakes import Mistake
 
 NAME, CONFIG = "openai/gsm8k", "main"
 SPLITS = {
@@ -39,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def find(source: Path) -> dict[str, list[Path]]:
-    """The files of each split; {"": [the file]} for a single one. Raises UserError."""
+    """The files of each split; {"": [the file]} for a single one. Raises Mistake."""
     if source.is_file():
         return {"": [source]}
     found = {}
@@ -51,7 +52,7 @@ def find(source: Path) -> dict[str, list[Path]]:
             found[split] = files
     if len(found) < len(SPLITS):
         wanted = "train.jsonl and test.jsonl, or train*.parquet and test*.parquet"
-        raise UserError(f"{source} does not hold {wanted}")
+        raise Mistake(f"{source} does not hold {wanted}")
     return found
 
 

@@ -11,7 +11,8 @@ there is `jsonl`. Gated datasets need `hf auth login`.
 import argparse
 from pathlib import Path
 
-from data_prep import UserError, _fields, _hub, _rows
+from data_prep import _fields, _hub, _rows
+from preflight.mistakes import Mistake
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     place = Path(args.source)
     local = place.is_dir()
     if place.is_file():
-        raise UserError(f"{place} is a file: `python -m data_prep jsonl {place}` reads it")
+        raise Mistake(f"{place} is a file: `python -m data_prep jsonl {place}` reads it")
     name = place.resolve().name if local else args.source
     mapper = _fields.Mapper(args, name, place if local else Path(), args.val_share)
     splits = [("val", args.split_val), ("train", args.split_train)]

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from data_prep import UserError, _schema
+from data_prep import _schema
 from data_prep._lengths import Lengths, load_tokenizer
 from data_prep._read import reading_parquet
+from preflight.mistakes import Mistake
 
 SHOWN = 10
 
@@ -41,7 +42,7 @@ def show(value: object, indent: str = "  ") -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the report; returns 1 if rows are bad, else 0."""
     if not args.file.is_file():
-        raise UserError(f"no file {args.file}")
+        raise Mistake(f"no file {args.file}")
     tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
     problems, bad, number, head = [], 0, 0, []
     with reading_parquet(args.file):

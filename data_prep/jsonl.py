@@ -10,8 +10,9 @@ side of the split.
 import argparse
 from pathlib import Path
 
-from data_prep import UserError, _fields, _rows
+from data_prep import _fields, _rows
 from data_prep._read import read
+from preflight.mistakes import Mistake
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     sources = [("val", args.val), ("train", args.source)] if args.val else [("", args.source)]
     for _, file in sources:
         if not file.is_file():
-            raise UserError(f"no file {file}")
+            raise Mistake(f"no file {file}")
     mapper = _fields.Mapper(args, args.source.stem, args.source.parent, args.val_share)
 
     def fill(rows: _rows.Rows) -> None:

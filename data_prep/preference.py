@@ -27,8 +27,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_prep import UserError, _answers, _rows
+from data_prep import _answers, _rows
 from data_prep._split import Split, digest
+from preflight.mistakes import Mistake
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
                 for prompt, answers in tqdm(groups.each(), "pair", unit=" prompts", disable=None):
                     add(rows, prompt, answers)
             if rows.counts["unpaired"] and not rows.counts["train"] + rows.counts["val"]:
-                raise UserError(
+                raise Mistake(
                     f"no pairs: no two answers to any of {rows.notes['prompts']} prompts differ in"
                     f" their score by more than --margin {args.margin:g}"
                 )

@@ -7,7 +7,8 @@ reference answer fails or whose database is missing are bad. Writes RL and SFT r
 import argparse
 from collections.abc import Mapping
 
-from data_prep import UserError, _text2sql
+from data_prep import _text2sql
+from preflight.mistakes import Mistake
 
 FILES = {"train_spider.json": "train", "train_others.json": "train", "dev.json": "val"}
 
@@ -33,5 +34,5 @@ def run(args: argparse.Namespace) -> None:
         if file
     ]
     if not parts:
-        raise UserError(f"none of {', '.join(FILES)} in {args.source}")
+        raise Mistake(f"none of {', '.join(FILES)} in {args.source}")
     _text2sql.run("spider", args, parts, ask)

@@ -20,11 +20,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import UserError, _rows
+from data_prep import _rows
 from data_prep._sql_demo.content import fill
 from data_prep._sql_demo.databases import DATABASES, Database
 from data_prep._sql_demo.pairs import all_columns, chain, fenced, wrong
 from data_prep._sql_demo.questions import Exhausted, Question, draw
+from preflight.mistakes import Mistake
 
 EXTRA = dict.fromkeys(["db", "db_id", "template", "question"], pa.string()) | {"level": pa.int64()}
 SCHEMA = {db.name: db.compact() for db in DATABASES}
@@ -165,7 +166,7 @@ def run(args: argparse.Namespace) -> None:
                     forms = judged(question, *where[question.db], judge)
                     rows.add(index, question.text, rl, sft if split == "val" else None, **forms)
         except Exhausted as error:
-            raise UserError(f"{error}: ask for fewer rows or for more --levels") from None
+            raise Mistake(f"{error}: ask for fewer rows or for more --levels") from None
         for _, conn in opened:
             conn.close()
 

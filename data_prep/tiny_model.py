@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from data_prep import UserError, _folder, sql_demo
+from data_prep import _folder, sql_demo
 from data_prep._sql_demo.questions import draw
+from preflight.mistakes import Mistake
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = (
@@ -109,9 +110,9 @@ def conversations(seed: int, number: int = 4000) -> list[str]:
 def run(args: argparse.Namespace) -> None:
     """Make the model's folder and print its size."""
     if args.hidden < HEAD_DIM or args.hidden % HEAD_DIM:
-        raise UserError(f"--hidden {args.hidden} is no multiple of {HEAD_DIM}, a head's width")
+        raise Mistake(f"--hidden {args.hidden} is no multiple of {HEAD_DIM}, a head's width")
     if args.layers < 1 or args.vocab < 256 + len(SPECIAL):
-        raise UserError(
+        raise Mistake(
             f"--layers from 1 and --vocab from {256 + len(SPECIAL)} (all bytes), please"
         )
 

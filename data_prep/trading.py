@@ -19,9 +19,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import UserError, _rows, _trading_demo
+from data_prep import _rows, _trading_demo
 from data_prep._read import read
 from data_prep._split import digest
+from preflight.mistakes import Mistake
 
 PROMPT = (
     "Write a trading strategy in Python{symbols}: {name}.\n{description}\n"
@@ -179,11 +180,11 @@ class Sides:
 def run(args: argparse.Namespace) -> None:
     """Make the dataset."""
     if (args.source is None) == (args.demo is None):
-        raise UserError("trading takes a FILE or --demo N (see --help)")
+        raise Mistake("trading takes a FILE or --demo N (see --help)")
     if args.demo is not None and not 2 <= args.demo <= _trading_demo.MOST:
-        raise UserError(f"--demo takes a number of rows from 2 to {_trading_demo.MOST}")
+        raise Mistake(f"--demo takes a number of rows from 2 to {_trading_demo.MOST}")
     if args.source and not args.source.is_file():
-        raise UserError(f"no file {args.source}")
+        raise Mistake(f"no file {args.source}")
     sides = Sides(args.val_share)
     files = [args.source] if args.source else []
 

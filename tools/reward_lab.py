@@ -29,7 +29,6 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from data_prep import UserError
 from preflight import names, resolvers
 from preflight.checks.files import check_data_files
 from preflight.mistakes import Mistake
@@ -187,7 +186,7 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_intermixed_args(argv)
     resolvers.register()
-    return guarded(lambda: run(args), UserError, ValueError, OSError)
+    return guarded(lambda: run(args), ValueError, OSError)
 
 
 def run(args: argparse.Namespace) -> int:

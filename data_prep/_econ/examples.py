@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import UserError, _answers
+from data_prep import _answers
 from data_prep._econ.rows import MACRO, decision, ground_truth, told
+from preflight.mistakes import Mistake
 
 BEST_EMPLOYED, BEST_UNEMPLOYED, UNEMPLOYED = 0.30, 0.60, 0.15
 POOL = 20_000
@@ -54,11 +55,11 @@ def good(scores: np.ndarray, employed: np.ndarray) -> np.ndarray:
 
 
 def pool(employed: np.ndarray, seed: int) -> np.ndarray:
-    """The indices of the decisions among which examples are looked for. UserError if a kind is missing."""
+    """The indices of the decisions among which examples are looked for. Mistake if a kind is missing."""
     rng, drawn = np.random.default_rng(seed), []
     for kind, of_kind in (("employed", employed), ("unemployed", ~employed)):
         if not of_kind.any():
-            raise UserError(f"--few-shot needs decisions of the {kind} in the training split")
+            raise Mistake(f"--few-shot needs decisions of the {kind} in the training split")
         drawn.append(rng.permutation(np.flatnonzero(of_kind))[: POOL // 2])
     return np.concatenate(drawn)
 

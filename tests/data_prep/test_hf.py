@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import ROOT
 
-from data_prep import UserError, _hub, _schema
+from data_prep import _hub, _schema
 from data_prep.__main__ import main
+from preflight.mistakes import Mistake
 
 ROWS = [{"q": f"Wie groß ist {i}?", "a": f"{i} Å", "n": i} for i in range(40)]
 
@@ -90,7 +91,7 @@ def test_rows_come_before_the_last_file_is_read(tmp_path):
     (folder / "train-1.jsonl").write_text("{ broken\n")
     rows = _hub.stream(str(folder), None, "train")
     assert next(rows) == ROWS[0]
-    with pytest.raises(UserError, match="can't read split 'train'"):
+    with pytest.raises(Mistake, match="can't read split 'train'"):
         list(rows)
 
 

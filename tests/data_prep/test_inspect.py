@@ -104,7 +104,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
 def test_an_unknown_name_brings_the_nearest(capsys, asked, meant):
     assert main([asked]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"data_prep: unknown name {asked!r}; did you mean {meant!r}? Available")
+    assert error.startswith(f"data_prep: unknown name {asked!r}. Did you mean {meant}? There is: ")
     assert all(name in error for name in names()) and error.count("\n") == 1
 
 
@@ -112,7 +112,7 @@ def test_an_unknown_name_brings_the_nearest(capsys, asked, meant):
 def test_a_name_far_from_all_brings_the_list(capsys, asked):
     assert main([asked]) == 2
     error = capsys.readouterr().err
-    assert f"Available: {', '.join(names())}" in error and "did you mean" not in error
+    assert f"There is: {', '.join(names())}" in error and "Did you mean" not in error
 
 
 @pytest.mark.parametrize("name", names())

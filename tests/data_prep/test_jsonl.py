@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import UserError, _schema
+from data_prep import _schema
 from data_prep.__main__ import main
 from data_prep._read import PIECE, _array
+from preflight.mistakes import Mistake
 
 ROWS = [{"q": f"Wie groß ist {i}? 大きさ 🙂", "a": f"{i} Å"} for i in range(40)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -254,6 +255,6 @@ def test_a_broken_array_is_not_read_to_its_end(tmp_path):
     file = tmp_path / "broken.json"
     file.write_text("[{'q'" + " " * 4 * PIECE)
     with file.open() as f:
-        with pytest.raises(UserError, match="element 0: Expecting property name"):
+        with pytest.raises(Mistake, match="element 0: Expecting property name"):
             next(_array(f, file))
         assert f.tell() <= 2 * PIECE

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import UserError, _rows, _schema
+from data_prep import _rows, _schema
+from preflight.mistakes import Mistake
 
 ASK = [{"role": "user", "content": "How many?"}]
 TELL = [{"role": "assistant", "content": "Seven."}]
@@ -173,7 +174,7 @@ def test_bad_rows_fail_with_the_first_ten_and_a_count(tmp_path):
         for number, _ in out.reading(range(13), "test"):
             out.add(number, None, changed("rl", ["prompt", 1, "role"], "human"))
 
-    with pytest.raises(UserError) as error:
+    with pytest.raises(Mistake) as error:
         _rows.make("jsonl", options(tmp_path, "fail"), fill)
     text = str(error.value)
     assert "13 of 13 rows are bad" in text
