@@ -1,7 +1,7 @@
 """Run one job, or a sweep with -m: compose the config, check it, write it down, start verl.
 
     python launch.py algo=grpo model=qwen2_5_coder_1_5b hw=rtx4070 reward=sql dataset=spider
-    python launch.py                    the demo's GRPO on this CPU
+    python launch.py                    GRPO on this CPU, of a tiny model; it says what it needs first
     python launch.py --help             all groups and their options
     python launch.py --cfg job          the whole config, without running anything
     python launch.py -m algo=grpo,rloo  one job after another, each in its own process and folder
@@ -20,31 +20,41 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from launcher import results
+from launcher import results, resume
 from preflight import names, resolvers
 from preflight.checks import refuse
+from preflight.facts import is_rl
 from preflight.mistakes import Mistake
 
 ROOT = Path(__file__).resolve().parent
-os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `start`, which tells them in a line or two
+os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `start`, which prints a line or two
 resolvers.register()
-finished: list[results.Result] = []
+ended: list[results.EndedJob] = []
 
 
-def starts_ray(config: DictConfig) -> bool:
-    """Whether the run starts a Ray of its own, and doesn't join one."""
-    return "ray_kwargs" in config and not OmegaConf.select(config, "ray_kwargs.ray_init.address")
+def makes_ray(config: DictConfig) -> bool:
+    """Whether the child process starts a Ray of its own: it needs one, and no address of one is given."""
+    return "ray_kwargs" in config and not config.ray_kwargs.ray_init.address
+
+
+def environment(config: DictConfig) -> dict[str, str]:
+    """Of the child process."""
+    env = os.environ | {k: str(v) for k, v in config.lab.env.items()}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
+    if "ray_kwargs" in config:
+        env.pop("RAY_ADDRESS", None)  # it is the default of the config's address, and that counts
+    return env
 
 
 def command(config: DictConfig, run_dir: Path, folder: str, python: str | None) -> list[str]:
     """verl's own entry point on resolved.yaml; only what belongs to this one start is added."""
-    entry = [config.lab.entry, "--config-path", str(run_dir), "--config-name", "resolved"]
+    entry = [config.lab.trainer.entry, "--config-path", str(run_dir), "--config-name", "resolved"]
     entry += [f"hydra.run.dir={run_dir}", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
-    if config.lab.spmd:
+    if not is_rl(config):
         workers = f"--nproc_per_node={config.lab.hw.gpus_per_node}"
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", workers]
         return [*torchrun, "-m", *entry]
-    if starts_ray(config):
+    if makes_ray(config):
         entry += [f"++ray_kwargs.ray_init._temp_dir={folder}"]
     if python:
         entry += [f"++ray_kwargs.ray_init.runtime_env.py_executable={python}"]
@@ -59,37 +69,40 @@ def job(config: DictConfig) -> None:
     from preflight.memory.forecast import forecast
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)
+    past = resume.Past(run_dir) if (run_dir / resume.RESOLVED).exists() else None
     try:
+        config = past.go_on(config) if past else config
         expected = forecast(config)
         refuse(config)
     except Mistake as mistake:
         print(f"error: {mistake}", file=sys.stderr)
-        finished.append(results.Result(run_dir, 2))
+        ended.append(results.EndedJob(run_dir, 2))
         return
     OmegaConf.resolve(config)
-    for root in config.lab.unused:
+    for root in config.lab.trainer.unused:
         OmegaConf.set_struct(config, False)
         config.pop(root, None)
-    OmegaConf.save(config, run_dir / "resolved.yaml")
-    total = results.total_steps(config)
+    if past:
+        past.keep()
+    OmegaConf.save(config, run_dir / resume.RESOLVED)
     print(f"{config.lab.name} → {os.path.relpath(run_dir)}", flush=True)
-    env = os.environ | {k: str(v) for k, v in config.lab.env.items()}
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
+    print(past.report() if past else "", end="", flush=True)
+    steps = results.total_steps(config)
     attempt = results.Attempt(run_dir, sys.argv, config, expected)
     code = 130  # if Ctrl-C comes
     try:
         code = supervisor.run(
             lambda folder, python: command(config, run_dir, folder, python),
             run_dir,
-            env,
-            Progress(run_dir, "sft" if config.lab.spmd else "rl", total, config.lab.keep_best),
+            environment(config),
+            Progress(run_dir, config.lab.trainer.kind, steps, config.lab.keep_best),
             config.lab.stall_timeout_s,
-            fork=config.lab.hw.prefork and starts_ray(config),
+            fork=config.lab.hw.prefork and makes_ray(config),
         )
     finally:
         attempt.end(code)
-        finished.append(results.Result(run_dir, code))
-    print(results.report(run_dir, code, config.lab.stall_timeout_s, attempt.log_begin), flush=True)
+        ended.append(results.EndedJob(run_dir, code))
+    print(results.summary(run_dir, code, config.lab.stall_timeout_s, attempt.log_begin), flush=True)
 
 
 def start(argv: list[str]) -> int:
@@ -98,7 +111,7 @@ def start(argv: list[str]) -> int:
         print(__doc__ + "\n" + names.describe())
         return 0
     try:
-        sys.argv[1:] = names.check_argv(argv)
+        sys.argv[1:] = resume.arguments(argv)
         job()
     except Mistake as mistake:
         print(f"error: {mistake}", file=sys.stderr)
@@ -112,9 +125,9 @@ def start(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("\nstopped; everything that was started has ended", file=sys.stderr)
         return 130
-    if len(finished) > 1 or "-m" in argv or "--multirun" in argv:
-        print(results.table(finished))
-    return max((result.code for result in finished), default=0)
+    if len(ended) > 1 or names.MULTIRUN.intersection(argv):
+        print(results.jobs_table(ended))
+    return max((one.code for one in ended), default=0)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def write(folder: Path, asked: dict[str, tuple[pa.Table, int]]) -> dict:
     manager = {"agent_loop_manager_class": "plugins.rollout.sampling.SamplingManager"}
     files = {"train_files": str(file), "val_files": str(file)}  # verl wants both
     return {
-        "lab": {"entry": "verl.trainer.main_ppo", "unused": []},
+        "lab": {"trainer": {"entry": "verl.trainer.main_ppo", "unused": []}},
         "data": files
         | {"train_max_samples": -1, "val_max_samples": -1, "train_batch_size": workers},
         "trainer": {"val_before_train": True, "val_only": True, "total_training_steps": 1},

@@ -1,8 +1,8 @@
 """Stages: runs of launch.py inside a run, for a driver that needs several one after another.
 
-A driver is an entry point (`lab.entry`) that launch.py starts as it starts verl's; algos/self_play.py
-is one. A stage is an ordinary run with a folder of its own, FOLDER, and a config that differs from
-its algorithm's by FOLDER/../stage/NAME.yaml. It can be repeated by hand:
+A driver is an entry point (`lab.trainer.entry`) that launch.py starts as it starts verl's; algos/self_play.py
+is one. A stage is an ordinary run with a folder of its own, FOLDER, and a config that differs from its
+algorithm's by FOLDER/../stage/NAME.yaml. It can be repeated by hand:
 
     python launch.py --config-dir=RUN/round_1 algo=dpo +stage=dpo hydra.run.dir=SOMEWHERE
 """
@@ -23,14 +23,7 @@ from launcher.progress import NESTED, TOLD, read_metrics
 from launcher.results import ERROR
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
-OWN = (
-    "name",
-    "run_dir",
-    "entry",
-    "spmd",
-    "unused",
-    "options",
-)  # keys of lab that each stage has itself
+OWN = ("name", "run_dir", "trainer")  # keys of lab that each stage has itself
 
 
 class StageError(Exception):

@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from preflight.facts import is_rl
 from preflight.names import CONF
 from preflight.resolvers import HUB_ID
 
@@ -20,7 +21,7 @@ from preflight.resolvers import HUB_ID
 def trained(config: DictConfig) -> str:
     """Path or hub id of the model that a run trains."""
     return OmegaConf.select(
-        config, "model.path" if config.lab.spmd else "actor_rollout_ref.model.path"
+        config, "actor_rollout_ref.model.path" if is_rl(config) else "model.path"
     )
 
 

@@ -47,6 +47,12 @@ def model_path(path: str) -> str:
     return str((latest_model(local) or step_model(local) or local).absolute())
 
 
+def ray_address() -> str | None:
+    """Of the Ray cluster that $RAY_ADDRESS names, as Ray reads it; None if it names none."""
+    named = os.environ.get("RAY_ADDRESS")
+    return None if named in ("", "local") else named
+
+
 def register() -> None:
     """Register all of them with OmegaConf, and hw=auto with Hydra (again and again, if need be)."""
     Plugins.instance().register(machine.Source)
@@ -55,6 +61,8 @@ def register() -> None:
         "run_dir": run_dir,
         "path": absolute,
         "model_path": model_path,
+        "ray_address": ray_address,
+        "is": lambda a, b: a == b,
         "if": lambda condition, then, otherwise: then if condition else otherwise,
         "sum": lambda *terms: None if None in terms else sum(terms),
         "mul": lambda a, b: a * b,

@@ -10,6 +10,8 @@ import warnings
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from preflight.facts import is_rl
+
 
 def convert_rl(config: DictConfig) -> None:
     """As main_ppo and its workers do it. The models themselves are not looked at."""
@@ -46,7 +48,7 @@ def convert_sft(config: DictConfig) -> None:
 def verdict(config: DictConfig) -> str | None:
     """What verl refuses, in a line; None if it takes the config."""
     try:
-        convert_sft(config) if config.lab.spmd else convert_rl(config)
+        convert_rl(config) if is_rl(config) else convert_sft(config)
     except Exception as error:  # whatever it is, a run would end with it
         causes = [error]
         while causes[-1].__cause__ is not None:

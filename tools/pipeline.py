@@ -29,7 +29,6 @@ from preflight.memory.forecast import forecast
 from preflight.mistakes import Mistake
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
-REWARD_MODELS = {"algos.rm": "model", "algos.prm": "prm"}  # lab.entry → the reward that it makes
 
 
 class Stage:
@@ -64,7 +63,7 @@ class Stage:
         start = [f"lab.model.path={first}"] if first else []  # stands for what isn't there yet
         config = names.composed([*self.overrides, *start, "lab.check_data=false"])
         self.begins_with = config.lab.model.path
-        self.makes = REWARD_MODELS.get(config.lab.entry)
+        self.makes = config.lab.trainer.makes_reward
         named = any(override.startswith("reward=") for override in self.overrides)
         if scores and rewards and not named:
             reward, path = list(rewards.items())[-1]

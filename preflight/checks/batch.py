@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from preflight.checks.files import as_list
 from preflight.engines import A, divides, engines, facts, nearest_divisor, nearest_multiple, parts
+from preflight.facts import is_rl
 from preflight.models import trained
 
 
@@ -33,7 +34,7 @@ def read(config: DictConfig, kind: str) -> int | None:
 
 def check_sft_batch(config: DictConfig) -> str | None:
     """SFT divides its batch among the workers and drops the rest of an epoch."""
-    if not config.lab.spmd:
+    if is_rl(config):
         return None
     size, n = config.data.train_batch_size, parts(config, next(engines(config)))
     if size % n:
@@ -48,7 +49,7 @@ def check_sft_batch(config: DictConfig) -> str | None:
 
 def check_rl_batch(config: DictConfig) -> str | None:
     """verl gives a mini-batch of answers to each worker, in equal parts."""
-    if config.lab.spmd:
+    if not is_rl(config):
         return None
     prompts, n = config.data.train_batch_size, config[A].rollout.n
     for engine in engines(config):
@@ -71,7 +72,7 @@ def check_rl_batch(config: DictConfig) -> str | None:
 
 def check_refills(config: DictConfig) -> str | None:
     """Prompts are drawn in whole chunks of data.gen_batch_size; dynamic sampling draws them one by one."""
-    if config.lab.spmd or config.algorithm.filter_groups.enable:
+    if not is_rl(config) or config.algorithm.filter_groups.enable:
         return None
     size, prompts = config.data.gen_batch_size, config.data.train_batch_size
     if size is not None and not divides(size, prompts):
@@ -82,7 +83,7 @@ def check_refills(config: DictConfig) -> str | None:
 
 def check_queue_room(config: DictConfig) -> str | None:
     """All answers of a step, and all of a validation, lie in verl's queue at once."""
-    if config.lab.spmd:
+    if not is_rl(config):
         return None
     key, rollout = "transfer_queue.backend.SimpleStorage.total_storage_size", config[A].rollout
     sizes = {
@@ -100,7 +101,7 @@ def check_queue_room(config: DictConfig) -> str | None:
 
 def check_lengths(config: DictConfig) -> str | None:
     """A prompt and its answer must fit into vLLM's and the model's context."""
-    if config.lab.spmd:
+    if not is_rl(config):
         return None
     need = config.data.max_prompt_length + config.data.max_response_length
     have = config[A].rollout.max_model_len
@@ -117,7 +118,7 @@ def check_lengths(config: DictConfig) -> str | None:
 
 def check_weight_bucket(config: DictConfig) -> str | None:
     """On the CPU no tensor may exceed the bucket of the weight sync: verl's sender would fail or hang."""
-    if config.lab.hw.device != "cpu" or config.lab.spmd:
+    if config.lab.hw.device != "cpu" or not is_rl(config):
         return None
     model = facts(trained(config))
     embedding_mib = model.get("vocab_size", 0) * model.get("hidden_size", 0) * 4 / 2**20

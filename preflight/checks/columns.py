@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from preflight.checks.files import as_list, choice, own_reward
 from preflight.checks.names import verl_folder
+from preflight.facts import is_rl
 from preflight.models import file_of, trained
 
 JSON = (".json", ".jsonl")
@@ -33,9 +34,9 @@ def columns_of(file: str) -> list[str] | None:
 
 def check_columns(config: DictConfig) -> str | None:
     """What verl reads of a row; the trainers on pairs and chains have a check of their own."""
-    if config.lab.spmd and config.lab.entry != "verl.trainer.sft_trainer":
+    if not is_rl(config) and config.lab.trainer.entry != "verl.trainer.sft_trainer":
         return None
-    key = "data.messages_key" if config.lab.spmd else "data.prompt_key"
+    key = "data.prompt_key" if is_rl(config) else "data.messages_key"
     wanted = [OmegaConf.select(config, key)]
     if verls_own(config):
         wanted += ["data_source", "reward_model"]
@@ -43,7 +44,7 @@ def check_columns(config: DictConfig) -> str | None:
         wanted += ["reward_model"]
     for file in data_files(config):
         there, place = columns_of(file), os.path.relpath(file)
-        if there is None and not config.lab.spmd and place.endswith(JSON):
+        if there is None and is_rl(config) and place.endswith(JSON):
             continue  # which verl's RL reads as well
         if there is None:
             return f"{place} is no parquet file: `python -m data_prep convert {place}` makes one of JSON or CSV."
@@ -56,7 +57,7 @@ def check_columns(config: DictConfig) -> str | None:
 
 def verls_own(config: DictConfig) -> bool:
     """Whether verl scores answers by functions of its own."""
-    if config.lab.spmd or config.reward.custom_reward_function.path:
+    if not is_rl(config) or config.reward.custom_reward_function.path:
         return False
     return not config.reward.reward_model.enable
 
@@ -94,7 +95,7 @@ def check_data_source(config: DictConfig) -> str | None:
 
 def check_chat_template(config: DictConfig) -> str | None:
     """Prompts are rendered by the model's template; a base model may have none."""
-    key = "model" if config.lab.spmd else "actor_rollout_ref.model"
+    key = "actor_rollout_ref.model" if is_rl(config) else "model"
     model = OmegaConf.select(config, key)
     path = model.tokenizer_path or trained(config)
     settings = file_of(path, "tokenizer_config.json")

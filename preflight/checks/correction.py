@@ -8,6 +8,7 @@ import re
 from omegaconf import DictConfig
 
 from preflight.engines import A
+from preflight.facts import is_rl
 from preflight.mistakes import unknown
 
 KEY = "algorithm.rollout_correction"
@@ -27,7 +28,7 @@ def bounds(given) -> list[float] | None:
 
 def check_weights(config: DictConfig) -> str | None:
     """Importance weights."""
-    correction = None if config.lab.spmd else config.algorithm.rollout_correction
+    correction = config.algorithm.rollout_correction if is_rl(config) else None
     if not correction or correction.rollout_is is None:
         return None
     if correction.rollout_is not in WEIGHTS:
@@ -40,7 +41,7 @@ def check_weights(config: DictConfig) -> str | None:
 
 def check_rejections(config: DictConfig) -> str | None:
     """Samples that are rejected, each kind with its threshold."""
-    correction = None if config.lab.spmd else config.algorithm.rollout_correction
+    correction = config.algorithm.rollout_correction if is_rl(config) else None
     if not correction or correction.rollout_rs is None:
         return None
     kinds = [kind.strip() for kind in str(correction.rollout_rs).split(",")]
@@ -62,7 +63,7 @@ def check_rejections(config: DictConfig) -> str | None:
 
 def check_corrections_act(config: DictConfig) -> str | None:
     """All of it compares with vLLM's log-probabilities, and in bypass mode these stand for the actor's own."""
-    correction = None if config.lab.spmd else config.algorithm.rollout_correction
+    correction = config.algorithm.rollout_correction if is_rl(config) else None
     if not correction:
         return None
     wanted = [name for name in ("rollout_is", "rollout_rs") if correction[name] is not None]

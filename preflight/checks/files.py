@@ -10,6 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from preflight.facts import is_rl
 from preflight.mistakes import nearest
 from preflight.models import facts_of, trained
 from preflight.names import ROOT
@@ -44,7 +45,7 @@ def check_data_files(config: DictConfig) -> str | None:
 def check_model(config: DictConfig) -> str | None:
     """The model's folder; a hub id is left to the hub."""
     path = OmegaConf.select(
-        config, "model.path" if config.lab.spmd else "actor_rollout_ref.model.path"
+        config, "actor_rollout_ref.model.path" if is_rl(config) else "model.path"
     )
     folder = Path(path)
     if (folder / CONTEXT_FILE).is_file():
@@ -77,7 +78,7 @@ def check_architecture(config: DictConfig) -> str | None:
 def own_reward(config: DictConfig):
     """(module, options) of a reward of this project that can be loaded; None for any other."""
     function = OmegaConf.select(config, "reward.custom_reward_function")
-    if config.lab.spmd or function is None or not function.path:
+    if not is_rl(config) or function is None or not function.path:
         return None
     if not function.path.startswith("pkg://rewards.") or check_reward_function(config):
         return None
@@ -88,7 +89,7 @@ def own_reward(config: DictConfig):
 def check_reward_function(config: DictConfig) -> str | None:
     """The reward's file is there, is Python, and has the function. It is not run here."""
     function = OmegaConf.select(config, "reward.custom_reward_function")
-    if config.lab.spmd or function is None or not function.path:
+    if not is_rl(config) or function is None or not function.path:
         return None
     path = function.path.removeprefix("file://")
     if path.startswith("pkg://"):

@@ -3,6 +3,7 @@
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from preflight.facts import is_rl
 from preflight.names import split
 
 KL_LOSS = "actor_rollout_ref.actor.kl_loss_coef"
@@ -49,7 +50,7 @@ def is_set(config: DictConfig, key: str) -> bool:
 
 def check_kl(config: DictConfig) -> str | None:
     """A KL coefficient with its switch off."""
-    if config.lab.spmd:
+    if not is_rl(config):
         return None
     if is_set(config, KL_LOSS) and not config.actor_rollout_ref.actor.use_kl_loss:
         return f"{KL_LOSS} does nothing: set actor_rollout_ref.actor.use_kl_loss=true as well, or leave it out."
@@ -60,7 +61,7 @@ def check_kl(config: DictConfig) -> str | None:
 
 def check_group(config: DictConfig) -> str | None:
     """An estimator that compares the answers of a group, with one answer a group."""
-    if config.lab.spmd:
+    if not is_rl(config):
         return None
     name, rollout = config.algorithm.adv_estimator, config.actor_rollout_ref.rollout
     if name in GROUPED and rollout.n < 2:
@@ -87,7 +88,7 @@ def check_clip(config: DictConfig) -> str | None:
 
 def check_critic(config: DictConfig) -> str | None:
     """Settings of a critic that this algorithm doesn't have, and one that is missing."""
-    if config.lab.spmd:
+    if not is_rl(config):
         return None
     name, enabled = config.algorithm.adv_estimator, config.critic.enable
     if name == "gae":
@@ -112,7 +113,7 @@ def check_lora(config: DictConfig) -> str | None:
 
 def check_unread(config: DictConfig) -> str | None:
     """Keys that verl 0.9.1 has and never looks at, under the engines of this project."""
-    for key, instead in (UNREAD_BY_SFT if config.lab.spmd else UNREAD).items():
+    for key, instead in (UNREAD if is_rl(config) else UNREAD_BY_SFT).items():
         if given(key):
             return f"{key} does nothing: verl 0.9.1 never reads it{instead and f'; {instead}'}."
     return None
@@ -120,7 +121,7 @@ def check_unread(config: DictConfig) -> str | None:
 
 def check_padding(config: DictConfig) -> str | None:
     """Packed batches of few lengths, where nothing is packed."""
-    for key in ["engine"] if config.lab.spmd else [f"{ACTOR}.fsdp_config", "critic.fsdp"]:
+    for key in [f"{ACTOR}.fsdp_config", "critic.fsdp"] if is_rl(config) else ["engine"]:
         if OmegaConf.select(config, f"{key}.pad_to_length") and not config.lab.hw.remove_padding:
             return f"{key}.pad_to_length does nothing: it pads packed sequences (lab.hw.remove_padding=true)."
     return None
@@ -143,6 +144,6 @@ def check_keep_best(config: DictConfig) -> str | None:
 
 def check_reward_of_sft(config: DictConfig) -> str | None:
     """SFT has no reward."""
-    if config.lab.spmd and given("reward") and HydraConfig.get().runtime.choices.reward != "none":
+    if not is_rl(config) and given("reward") and HydraConfig.get().runtime.choices.reward != "none":
         return "reward=: this algorithm learns from given answers and scores nothing; leave it out."
     return None

@@ -6,13 +6,14 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from preflight.engines import A
+from preflight.facts import is_rl
 
 MOST = 512  # vllm/config/lora.py, MaxLoRARanks; a rank in between is rounded up
 
 
 def model_key(config: DictConfig) -> str:
     """The key of the model that is trained."""
-    return "model" if config.lab.spmd else f"{A}.model"
+    return f"{A}.model" if is_rl(config) else "model"
 
 
 def check_lora_rank(config: DictConfig) -> str | None:
@@ -21,7 +22,7 @@ def check_lora_rank(config: DictConfig) -> str | None:
     model = OmegaConf.select(config, key)
     if OmegaConf.select(config, f"{key}.lora.rank"):
         return f"{key}.lora.rank is Megatron's, and FSDP has no adapter then: set lab.lora_rank."
-    if not config.lab.spmd and not model.lora.merge and model.lora_rank > MOST:
+    if is_rl(config) and not model.lora.merge and model.lora_rank > MOST:
         return f"lab.lora_rank={model.lora_rank}: vLLM takes adapters up to a rank of {MOST}."
     return None
 
@@ -45,7 +46,7 @@ def check_adapter(config: DictConfig) -> str | None:
 
 def check_base_weights(config: DictConfig) -> str | None:
     """vLLM gets the adapter alone: it must have read the base weights itself."""
-    if config.lab.spmd:
+    if not is_rl(config):
         return None
     model, rollout = config[A].model, config[A].rollout
     adapter = model.lora_rank and not model.lora.merge

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from packaging.requirements import Requirement
 
 from preflight import machine
+from preflight.facts import is_rl
 
 VERL = "0.9.1"
 MODULES = {"trtllm": "tensorrt_llm"}  # of engines that are called otherwise
@@ -55,12 +56,12 @@ def check_versions(config: DictConfig) -> str | None:
 
 def check_optional_packages(config: DictConfig) -> str | None:
     """Those that single settings ask for: another optimizer, fused kernels."""
-    trainers = ("optim",) if config.lab.spmd else ("actor_rollout_ref.actor.optim", "critic.optim")
+    trainers = ("actor_rollout_ref.actor.optim", "critic.optim") if is_rl(config) else ("optim",)
     wanted = {
         f"{key}.optimizer_impl": OmegaConf.select(config, f"{key}.optimizer_impl")
         for key in trainers
     }
-    model = "model" if config.lab.spmd else "actor_rollout_ref.model"
+    model = "actor_rollout_ref.model" if is_rl(config) else "model"
     if OmegaConf.select(config, f"{model}.use_liger"):
         wanted[f"{model}.use_liger"] = "liger_kernel"
     for key, module in wanted.items():
@@ -112,6 +113,6 @@ def check_gpus(config: DictConfig) -> str | None:
 
 def check_one_node(config: DictConfig) -> str | None:
     """torchrun is started for this machine alone."""
-    if config.lab.spmd and config.trainer.nnodes > 1:
+    if not is_rl(config) and config.trainer.nnodes > 1:
         return "this trainer runs on one node here; on several: torchrun by hand with the run's resolved.yaml."
     return None

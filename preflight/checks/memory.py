@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from preflight.checks.values import unusable
+from preflight.facts import is_rl
 from preflight.memory import fit
 from preflight.memory.sizes import setup_of
 from preflight.memory.training import GIB, Engine
@@ -54,7 +55,7 @@ def check_checkpoint_space(config: DictConfig) -> str | None:
     except UnknownModel:
         return None
     steps = config.trainer.total_training_steps
-    if config.lab.spmd:
+    if not is_rl(config):
         parts = [(setup.actor, config.checkpoint.save_contents, "trainer.max_ckpt_to_keep")]
     else:
         contents = config.actor_rollout_ref.actor.checkpoint.save_contents

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from omegaconf import DictConfig, OmegaConf
 
 from preflight.checks.knobs import given
-from preflight.checks.preference import READS
 from preflight.engines import (
     A,
     Engine,
@@ -16,6 +15,7 @@ from preflight.engines import (
     nearest_divisor,
     parts,
 )
+from preflight.facts import is_rl
 
 CRITIC_TOKENS = "critic.ppo_infer_max_token_len_per_gpu"  # in no YAML of verl's
 
@@ -23,7 +23,7 @@ CRITIC_TOKENS = "critic.ppo_infer_max_token_len_per_gpu"  # in no YAML of verl's
 def fixed(config: DictConfig) -> Iterator[tuple[str, int, Engine]]:
     """Keys of micro-batches of a fixed size, how many sequences they are cut from, and on which engine."""
     named = {engine.key: engine for engine in engines(config)}
-    if config.lab.spmd:
+    if not is_rl(config):
         if not config.data.use_dynamic_bsz:
             yield "data.micro_batch_size_per_gpu", config.data.train_batch_size, named["data"]
         return
@@ -54,7 +54,7 @@ def check_micro_batches(config: DictConfig) -> str | None:
 
 def check_old_micro_batches(config: DictConfig) -> str | None:
     """Sizes for all GPUs together: keys of old releases, with which verl refuses to start, or ignores them."""
-    if config.lab.spmd:
+    if not is_rl(config):
         return None
     keys = [f"{A}.actor.ppo_micro_batch_size", f"{A}.rollout.log_prob_micro_batch_size"]
     keys += [f"{A}.ref.log_prob_micro_batch_size"] if has_reference(config) else []
@@ -69,7 +69,7 @@ def check_old_micro_batches(config: DictConfig) -> str | None:
 
 def check_dynamic_batches(config: DictConfig) -> str | None:
     """One switch for updates and log-probabilities; with it on, fixed sizes mean nothing."""
-    if config.lab.spmd:
+    if not is_rl(config):
         switch, sizes = "data.use_dynamic_bsz", ["data.micro_batch_size_per_gpu"]
     else:
         switch, again = f"{A}.actor.use_dynamic_bsz", f"{A}.rollout.log_prob_use_dynamic_bsz"
@@ -99,10 +99,10 @@ def check_token_budget(config: DictConfig) -> str | None:
     """A sequence is never split: the longest must fit into one micro-batch."""
     named = {engine.key: engine.sequence[1] for engine in engines(config)}
     budgets = {}
-    if config.lab.spmd:
+    if not is_rl(config):
         need = config.data.max_length
         what = f"data.max_length={need}"
-        if config.data.use_dynamic_bsz and config.lab.entry not in READS:  # check_items_fit
+        if config.data.use_dynamic_bsz and config.lab.trainer.rows is None:  # check_items_fit
             budgets["lab.hw.tokens_per_gpu"] = config.data.max_token_len_per_gpu, named["data"]
     else:
         need = config.data.max_prompt_length + config.data.max_response_length

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from plugins import algos
 from preflight.checks import DEFAULT, SLOW, checks, skipped
 from preflight.checks.files import choice
+from preflight.facts import is_rl
 from preflight.mistakes import nearest, unknown
 from preflight.names import CONF
 
@@ -88,10 +89,10 @@ def check_ignored_keys(config: DictConfig) -> str | None:
 
 
 @functools.cache
-def verls_tree(spmd: bool) -> DictConfig:
+def verls_tree(rl: bool) -> DictConfig:
     """verl's own config tree of a kind of trainer."""
     base = verl_folder() / "trainer/config"
-    if not spmd:
+    if rl:
         return OmegaConf.load(base / "_generated_ppo_trainer.yaml")
     tree = OmegaConf.load(base / "sft_trainer_engine.yaml")
     groups = {"model": "hf_model", "engine": "fsdp", "optim": "fsdp", "profiler": "profiler"}
@@ -105,18 +106,18 @@ def check_unknown_keys(config: DictConfig) -> str | None:
 
     Below a `_target_` verl builds a dataclass, which refuses unknown keys itself.
     """
-    tree = copy.deepcopy(verls_tree(config.lab.spmd))
-    if not config.lab.spmd:
+    tree = copy.deepcopy(verls_tree(is_rl(config)))
+    if is_rl(config):
         for name in algos.names("compute_advantage"):
             tree.algorithm[name] = None  # its options: see algos.py
-    for root in OmegaConf.select(config, "lab.options", default=[]):
+    for root in OmegaConf.select(config, "lab.trainer.options", default=[]):
         # the algorithm's own options: its file is the list of them
         tree[root] = OmegaConf.load(CONF / "algo" / f"{choice('algo')}.yaml")[root]
 
     def strangers(node: DictConfig, known: DictConfig, prefix: str):
         for key in node:
             path = f"{prefix}{key}"
-            if path in OURS or path in config.lab.unused:
+            if path in OURS or path in config.lab.trainer.unused:
                 continue
             if key not in known:
                 yield f"unknown key {path!r}: no key of verl, nobody would read it.{nearest(key, known)}"

@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from preflight.checks.reward_model import scored_by
 from preflight.engines import A, divides, engines, facts, nearest_divisor, workers
+from preflight.facts import is_rl
 from preflight.models import trained
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -74,7 +75,7 @@ def check_cpu_engines(config: DictConfig) -> str | None:
     if config.lab.hw.device != "cpu":
         return None
     for engine in engines(config):
-        strategy = "engine.strategy" if config.lab.spmd else f"{engine.key}.strategy"
+        strategy = f"{engine.key}.strategy" if is_rl(config) else "engine.strategy"
         if OmegaConf.select(config, strategy) != "fsdp2":
             return f"{strategy}={OmegaConf.select(config, strategy)}: on a CPU only fsdp2 works."
         if OmegaConf.select(config, f"{engine.fsdp}.offload_policy"):
@@ -84,7 +85,7 @@ def check_cpu_engines(config: DictConfig) -> str | None:
 
 def servers(config: DictConfig):
     """vLLM's: (key, how many GPUs serve it, on a node, the model)."""
-    if config.lab.spmd:
+    if not is_rl(config):
         return
     yield f"{A}.rollout", workers(config), config.trainer.n_gpus_per_node, trained(config)
     if scored_by(config) is not None:

@@ -10,12 +10,6 @@ from preflight.checks.knobs import given
 from preflight.mistakes import unknown
 from preflight.models import facts_of, trained
 
-# entry → (the dataset's key, the columns of a row, sequences of a row)
-READS = {
-    "algos.dpo": ("pref", ("prompt", "chosen", "rejected"), 2),
-    "algos.rm": ("pref", ("prompt", "chosen", "rejected"), 2),
-    "algos.prm": ("prm", ("prompt", "steps", "labels"), 1),
-}
 UNREAD = ("truncation", "custom_cls", "messages_key", "tools_key", "enable_thinking_key",
           "enable_thinking_default", "ignore_input_ids_mismatch", "pad_mode")  # fmt: skip
 LOSSES, REFERENCES = ("sigmoid", "ipo"), ("engine", "adapter")
@@ -29,7 +23,7 @@ def is_number(value, low: float, high: float = float("inf")) -> bool:
 def check_dpo(config: DictConfig) -> str | None:
     """Options of algo=dpo."""
     dpo = OmegaConf.select(config, "dpo")
-    if config.lab.entry != "algos.dpo" or dpo is None:
+    if config.lab.trainer.entry != "algos.dpo" or dpo is None:
         return None
     if dpo.loss not in LOSSES:
         return unknown("dpo.loss", dpo.loss, LOSSES)
@@ -53,29 +47,31 @@ def check_dpo(config: DictConfig) -> str | None:
 def check_rm(config: DictConfig) -> str | None:
     """Options of algo=rm."""
     center = OmegaConf.select(config, "rm.center")
-    if config.lab.entry == "algos.rm" and not is_number(center, 0):
+    if config.lab.trainer.entry == "algos.rm" and not is_number(center, 0):
         return f"rm.center={center} is not a number from 0 on."
     return None
 
 
 def check_unread_data_keys(config: DictConfig) -> str | None:
     """Keys of verl's SFT dataset, which these trainers replace."""
-    for key in UNREAD if config.lab.entry in READS else ():
+    for key in UNREAD if config.lab.trainer.rows else ():
         if given(f"data.{key}"):
-            return f"data.{key}: {config.lab.entry} doesn't read it (rows too long for data.max_length are left out)."
+            return (f"data.{key}: {config.lab.trainer.entry} doesn't read it (rows too long for data.max_length are"
+                    " left out).")  # fmt: skip
     return None
 
 
 def check_kind_of_rows(config: DictConfig) -> str | None:
     """The columns that the trainer reads; a dataset may have no such rows."""
-    if config.lab.entry not in READS:
+    kind, columns = config.lab.trainer.rows, list(config.lab.trainer.columns)
+    if kind is None:
         return None
     import pyarrow.parquet as pq
 
-    kind, columns, _ = READS[config.lab.entry]
     if config.data.train_files is None:
-        return (f"dataset={choice('dataset')} has no rows for {config.lab.entry}: lab.dataset.{kind}_train=FILE (and"
-                f" {kind}_val), parquet with {', '.join(columns)}. dataset=sql_demo has some.")  # fmt: skip
+        return (f"dataset={choice('dataset')} has no rows for {config.lab.trainer.entry}:"
+                f" lab.dataset.{kind}_train=FILE (and {kind}_val), parquet with {', '.join(columns)}."
+                " dataset=sql_demo has some.")  # fmt: skip
     for file in [*as_list(config.data.train_files), *as_list(config.data.val_files)]:
         if not Path(file).is_file():
             continue  # another check says so
@@ -91,9 +87,9 @@ def check_kind_of_rows(config: DictConfig) -> str | None:
 
 def check_items_fit(config: DictConfig) -> str | None:
     """A pair is never split, so both of its answers must fit into one pass."""
-    if config.lab.entry not in READS or not config.data.use_dynamic_bsz:
+    if config.lab.trainer.rows is None or not config.data.use_dynamic_bsz:
         return None
-    need = READS[config.lab.entry][2] * config.data.max_length
+    need = config.lab.trainer.sequences * config.data.max_length
     if config.data.max_token_len_per_gpu < need:
         have = config.data.max_token_len_per_gpu
         return f"lab.hw.tokens_per_gpu={have} is less than one row may need ({need} tokens; a pair isn't split)."
@@ -102,7 +98,7 @@ def check_items_fit(config: DictConfig) -> str | None:
 
 def check_start(config: DictConfig) -> str | None:
     """A policy can't start from a reward model: it has no words to say."""
-    if config.lab.entry in ("algos.rm", "algos.prm"):
+    if config.lab.trainer.head != "lm":
         return None
     name = ((facts_of(trained(config)) or {}).get("architectures") or [""])[0]
     if name.endswith("Classification"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from preflight.engines import workers
+from preflight.facts import is_rl
 from preflight.models import trained
 
 KEY = "ray_kwargs.ray_init.address"
@@ -20,15 +21,14 @@ TIMEOUT_S = 3
 
 def address(config: DictConfig) -> str | None:
     """Of the Ray cluster that a run joins; None if it starts one, or needs none."""
-    if config.lab.spmd:
+    if not is_rl(config):
         return None
-    named = OmegaConf.select(config, KEY) or os.environ.get("RAY_ADDRESS")
-    return None if named == "local" else named
+    return OmegaConf.select(config, KEY)  # which $RAY_ADDRESS gives, if nothing else does
 
 
 def starts_ray(config: DictConfig) -> bool:
     """Whether the run starts a Ray of its own."""
-    return not config.lab.spmd and not address(config)
+    return is_rl(config) and not address(config)
 
 
 def own_gpus_of_reward_model(config: DictConfig) -> int:
@@ -51,8 +51,10 @@ def check_ray_address(config: DictConfig) -> str | None:
     named = address(config)
     if named in (None, "auto"):
         return None
+    if named == "local":
+        return f"{KEY}=local: leave it out, or say null. A run without an address starts a Ray of its own."
     host, _, port = named.rpartition("://")[2].strip("/").rpartition(":")
-    key = KEY if OmegaConf.select(config, KEY) else "$RAY_ADDRESS"
+    key = "$RAY_ADDRESS" if named == os.environ.get("RAY_ADDRESS") else KEY
     if not host or not port.isdigit():
         return f"{key}={named} is no HOST:PORT, and not auto."
     if not reaches(host.strip("[]"), int(port)):
@@ -149,7 +151,7 @@ def own_address() -> str:
 
 def check_loopback(config: DictConfig) -> str | None:
     """All processes talk over TCP, at ports that the system gives: this machine must reach itself."""
-    for host in ("localhost",) if config.lab.spmd else ("localhost", own_address()):
+    for host in ("localhost", own_address()) if is_rl(config) else ("localhost",):
         try:
             with socket.create_server((host, 0)) as server:
                 if reaches(host, server.getsockname()[1]):

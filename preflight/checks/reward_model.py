@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from plugins import algos
 from preflight import machine
 from preflight.checks.files import choice
+from preflight.facts import is_rl
 from preflight.models import facts_of
 from preflight.resolvers import HUB_ID
 
@@ -17,7 +18,7 @@ OURS = ("pkg://rewards.model", "pkg://rewards.prm")  # others (a generative mode
 
 def scored_by(config: DictConfig) -> str | None:
     """The reward's path, if it uses a served model."""
-    if config.lab.spmd or not OmegaConf.select(config, "reward.reward_model.enable"):
+    if not is_rl(config) or not OmegaConf.select(config, "reward.reward_model.enable"):
         return None
     return config.reward.custom_reward_function.path
 
@@ -55,7 +56,7 @@ def check_reward_model(config: DictConfig) -> str | None:
 def check_steps_are_used(config: DictConfig) -> str | None:
     """Step scores that no estimator sees."""
     function = OmegaConf.select(config, "reward.custom_reward_function.path")
-    if config.lab.spmd or function not in STEPS:
+    if not is_rl(config) or function not in STEPS:
         return None
     prm = scored_by(config) == function
     if prm and not config.lab.reward_model.gpus:

@@ -12,6 +12,7 @@ from preflight.checks import Note
 from preflight.checks.columns import columns_of
 from preflight.checks.files import as_list
 from preflight.engines import facts
+from preflight.facts import is_rl
 from preflight.models import file_of, trained
 
 SAMPLE, SEED = 512, 0
@@ -40,7 +41,7 @@ class Renderer:
     def __init__(self, config: DictConfig):
         from transformers import AutoTokenizer
 
-        model = config.model if config.lab.spmd else config.actor_rollout_ref.model
+        model = config.actor_rollout_ref.model if is_rl(config) else config.model
         self.tokenizer = AutoTokenizer.from_pretrained(
             model.tokenizer_path or model.path,
             trust_remote_code=model.trust_remote_code,
@@ -106,13 +107,13 @@ class Kind(NamedTuple):
 
 def kind_of(config: DictConfig, renderer: Renderer) -> Kind:
     """That of this run's data."""
-    if not config.lab.spmd:
+    if is_rl(config):
         cut = not config.data.filter_overlong_prompts
         return Kind(renderer.prompt, "data.max_prompt_length", "cut" if cut else "left out")
-    if config.lab.entry == "verl.trainer.sft_trainer":
+    if config.lab.trainer.entry == "verl.trainer.sft_trainer":
         stops = config.data.truncation == "error"
         return Kind(renderer.conversation, "data.max_length", "an error" if stops else "cut")
-    length = renderer.chain if config.lab.entry == "algos.prm" else renderer.pair
+    length = renderer.chain if config.lab.trainer.entry == "algos.prm" else renderer.pair
     return Kind(length, "data.max_length", "left out")
 
 
@@ -128,7 +129,7 @@ def measured(config: DictConfig) -> Iterator[tuple[str, list[int], Kind]]:
 
 def tokenizer_is_here(config: DictConfig) -> bool:
     """Whether the tokenizer needs no download."""
-    model = config.model if config.lab.spmd else config.actor_rollout_ref.model
+    model = config.actor_rollout_ref.model if is_rl(config) else config.model
     return file_of(model.tokenizer_path or model.path, "tokenizer_config.json") is not None
 
 
@@ -144,7 +145,7 @@ def check_lengths_of_rows(config: DictConfig) -> str | None:
         what += f" (up to {max(lengths)}): {kind.fate}"
         if share > LARGE or (share and kind.fate == "an error"):
             return f"{what}. Set {kind.key}={max(lengths)}, or shorten them."
-        if config.lab.spmd and context and min(most, max(lengths)) > context:
+        if not is_rl(config) and context and min(most, max(lengths)) > context:
             return (f"data.{name}_files has rows of {max(lengths)} tokens, and the model's context is {context}: set"
                     f" {kind.key}={context}.")  # fmt: skip
         fits = f"data.{name}_files: {min(lengths)} to {max(lengths)} tokens, {kind.key}={most}"
@@ -154,7 +155,7 @@ def check_lengths_of_rows(config: DictConfig) -> str | None:
 
 def check_turns(config: DictConfig) -> str | None:
     """SFT renders each turn alone; a template that changes earlier turns ends it at the first batch."""
-    sft = config.lab.entry == "verl.trainer.sft_trainer"
+    sft = config.lab.trainer.entry == "verl.trainer.sft_trainer"
     if not sft or config.data.ignore_input_ids_mismatch or not tokenizer_is_here(config):
         return None
     renderer = Renderer(config)

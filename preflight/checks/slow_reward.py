@@ -10,6 +10,7 @@ from preflight.checks.columns import data_files
 from preflight.checks.files import check_reward_function
 from preflight.checks.reward_options import check_reward_options
 from preflight.checks.slow_lengths import sample
+from preflight.facts import is_rl
 from preflight.subject import Subject
 from rewards._limits.calls import RewardError
 
@@ -51,7 +52,7 @@ def fault(result, bar: float | None, reference: bool) -> str | None:
 
 def check_reward(config: DictConfig) -> str | None:
     """Called as a run calls it, with its limits; not where an answer costs a request."""
-    if config.lab.spmd or check_reward_function(config) or check_reward_options(config):
+    if not is_rl(config) or check_reward_function(config) or check_reward_options(config):
         return None
     if not config.reward.custom_reward_function.path or asks_a_server(config):
         return Note("not tried: the reward is verl's own, or asks a server.")

@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from preflight.checks.batch import read
 from preflight.engines import A
+from preflight.facts import is_rl
 
 EPOCHLY = "after_each_epoch"
 
@@ -15,9 +16,9 @@ def check_frequencies(config: DictConfig) -> str | None:
     for key in ("trainer.test_freq", "trainer.save_freq"):
         value = OmegaConf.select(config, key)
         whole = isinstance(value, int) and not isinstance(value, bool)
-        if config.lab.spmd and not (value == EPOCHLY or (whole and value != 0)):
+        if not is_rl(config) and not (value == EPOCHLY or (whole and value != 0)):
             return f"{key}={value} must be a number of steps, -1 (never) or {EPOCHLY}."
-        if not config.lab.spmd and not whole:
+        if is_rl(config) and not whole:
             return f"{key}={value} must be a number of steps, or -1 (never)."
     return None
 
@@ -25,7 +26,7 @@ def check_frequencies(config: DictConfig) -> str | None:
 def check_steps_are_reached(config: DictConfig) -> str | None:
     """Epochs that end a run before its last step: it would end without a checkpoint."""
     steps, have = config.trainer.total_training_steps, read(config, "train")
-    if not steps or have is None or config.lab.entry == "algos.self_play":
+    if not steps or have is None or config.lab.trainer.entry == "algos.self_play":
         return None
     most = have // config.data.train_batch_size * config.trainer.total_epochs
     if most < steps:
@@ -37,12 +38,12 @@ def check_steps_are_reached(config: DictConfig) -> str | None:
 def check_validation(config: DictConfig) -> str | None:
     """Held-out rows, or nothing that asks for them."""
     if config.data.val_files is not None:
-        if not config.lab.spmd and config.trainer.val_only and not config.trainer.val_before_train:
+        if is_rl(config) and config.trainer.val_only and not config.trainer.val_before_train:
             return "trainer.val_only=true needs trainer.val_before_train=true: without it the run would train."
         return None
-    if not config.lab.spmd:
+    if is_rl(config):
         return "data.val_files=null: verl reads it in any case. lab.dataset.val=FILE."
-    if config.lab.entry == "verl.trainer.sft_trainer" and config.trainer.test_freq != -1:
+    if config.lab.trainer.entry == "verl.trainer.sft_trainer" and config.trainer.test_freq != -1:
         return (
             f"data.val_files=null, and trainer.test_freq={config.trainer.test_freq}: set it to -1."
         )
@@ -56,7 +57,7 @@ def check_resume(config: DictConfig) -> str | None:
         return "trainer.resume_mode=resume_path needs trainer.resume_from_path=.../global_step_N."
     if path is None:
         return None
-    if mode == "disable" or (mode == "auto" and not config.lab.spmd):
+    if mode == "disable" or (mode == "auto" and is_rl(config)):
         return f"trainer.resume_from_path does nothing with trainer.resume_mode={mode}: set resume_path."
     if "global_step_" not in path or not Path(path).is_dir():
         return f"trainer.resume_from_path={path} is no folder .../global_step_N of a checkpoint."
@@ -65,14 +66,14 @@ def check_resume(config: DictConfig) -> str | None:
 
 def check_v1(config: DictConfig) -> str | None:
     """verl's old trainer, which the plugins of this project don't know."""
-    if not config.lab.spmd and not config.trainer.use_v1:
+    if is_rl(config) and not config.trainer.use_v1:
         return "trainer.use_v1=false is verl's old trainer, without step rewards, masks and limits: leave it out."
     return None
 
 
 def check_async(config: DictConfig) -> str | None:
     """Sampling while training (trainer.v1.trainer_mode), and what it asks for."""
-    if config.lab.spmd or config.trainer.v1.trainer_mode != "separate_async":
+    if not is_rl(config) or config.trainer.v1.trainer_mode != "separate_async":
         return None
     prompts, rollout = config.data.train_batch_size, config[A].rollout
     mini, syncs = (
@@ -97,7 +98,7 @@ def check_async(config: DictConfig) -> str | None:
 def check_filter_groups(config: DictConfig) -> str | None:
     """Dynamic sampling judges groups while it samples."""
     groups = OmegaConf.select(config, "algorithm.filter_groups")
-    if config.lab.spmd or not groups or not groups.enable:
+    if not is_rl(config) or not groups or not groups.enable:
         return None
     key, model, sampler = (
         "algorithm.filter_groups",
@@ -118,7 +119,7 @@ def check_filter_groups(config: DictConfig) -> str | None:
 def check_profile(config: DictConfig) -> str | None:
     """The steps of SFT that are profiled."""
     interval = OmegaConf.select(config, "trainer.profile_interval")
-    if not config.lab.spmd or interval is None:
+    if is_rl(config) or interval is None:
         return None
     first, last = [*interval, None, None][:2]
     if len(interval) != 2 or last < first or (first < 0 <= last):
@@ -128,7 +129,7 @@ def check_profile(config: DictConfig) -> str | None:
 
 def check_statistics(config: DictConfig) -> str | None:
     """Whoever collects vLLM's figures needs them kept."""
-    if config.lab.spmd or not config[A].rollout.disable_log_stats:
+    if not is_rl(config) or not config[A].rollout.disable_log_stats:
         return None
     if config[A].rollout.prometheus.enable or "rl_insight" in config.trainer.logger:
         return f"rollout.prometheus and logger rl_insight need {A}.rollout.disable_log_stats=false."
@@ -140,6 +141,6 @@ def check_devices(config: DictConfig) -> str | None:
     if config.trainer.device != config.lab.hw.device:
         return f"trainer.device={config.trainer.device}, and the profile is for {config.lab.hw.device}: choose hw=."
     key, here = "trainer.n_gpus_per_node", config.lab.hw.gpus_per_node
-    if config.lab.spmd and config.trainer.n_gpus_per_node != here:
+    if not is_rl(config) and config.trainer.n_gpus_per_node != here:
         return f"{key}={config.trainer.n_gpus_per_node} does nothing: lab.hw.gpus_per_node={here} workers start."
     return None

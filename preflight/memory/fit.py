@@ -12,6 +12,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from preflight.checks.knobs import given
+from preflight.facts import is_rl
 from preflight.memory.plan import (
     GIB,
     USABLE,
@@ -48,14 +49,14 @@ def change(config: DictConfig, *changes: Change) -> list[Change]:
 
 def longest(config: DictConfig) -> int:
     """Tokens of the longest sequence that must fit into one pass; of a pair, both."""
-    if config.lab.spmd:
-        return config.data.max_length * (2 if config.lab.entry in ("algos.dpo", "algos.rm") else 1)
+    if not is_rl(config):
+        return config.data.max_length * config.lab.trainer.sequences
     return config.data.max_prompt_length + config.data.max_response_length
 
 
 def shares(config: DictConfig) -> Iterator[list[Change]]:
     """Of the GPU for vLLM: the largest first."""
-    if not config.lab.spmd:
+    if is_rl(config):
         yield from ([(SHARE, share)] for share in SHARES)
 
 
@@ -79,7 +80,7 @@ def switch(key: str, *values) -> Callable:
 def chunks(config: DictConfig) -> Iterator[list[Change]]:
     """The entropy of log-probabilities a few tokens at a time; torch.compile does it without."""
     hw = config.lab.hw
-    if not config.lab.spmd and hw.remove_padding and not hw.compile and not hw.entropy_chunk:
+    if is_rl(config) and hw.remove_padding and not hw.compile and not hw.entropy_chunk:
         yield [("lab.hw.entropy_chunk", 512)]
 
 
@@ -87,7 +88,7 @@ def split(config: DictConfig) -> Iterator[list[Change]]:
     """vLLM's model over several GPUs."""
     gpus = config.lab.hw.gpus_per_node
     yield from (
-        [("lab.hw.tensor_parallel", n)] for n in (2, 4, 8) if gpus % n == 0 and not config.lab.spmd
+        [("lab.hw.tensor_parallel", n)] for n in (2, 4, 8) if gpus % n == 0 and is_rl(config)
     )
 
 
@@ -197,7 +198,7 @@ MOST = 65536  # tokens of a pass: more does not make it faster
 def tokens_of_update(config: DictConfig) -> int:
     """All that one GPU gets in an update, if every sequence is as long as it may be."""
     workers = config.trainer.nnodes * config.trainer.n_gpus_per_node
-    if config.lab.spmd:
+    if not is_rl(config):
         rows = config.data.train_batch_size
         return math.ceil(rows / workers) * longest(config)
     rows = config.actor_rollout_ref.actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
@@ -275,7 +276,7 @@ def choose(config: DictConfig) -> dict[str, str]:
             why[TOKENS] = f"{min(most, 2 * fitting[-1])} don't fit"
         else:
             why[TOKENS] = "more are not faster" if most == MOST else "all of an update"
-    if not config.lab.spmd and cuda and not given(SHARE):
+    if is_rl(config) and cuda and not given(SHARE):
         change(config, (SHARE, best_share(config)))
         why[SHARE] = "the largest that fits beside what stays"
     return {f"{key}={value(config, key)}": reason for key, reason in why.items()}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from omegaconf import DictConfig, OmegaConf
 
+from preflight.facts import is_rl
 from preflight.memory.training import Engine
 from preflight.memory.vllm import Server
 from preflight.models import Shape, UnknownModel, facts_of
@@ -133,7 +134,7 @@ def server(
 
 def setup_of(config: DictConfig) -> Setup:
     """The sizes of a composed config. Raises UnknownModel."""
-    if config.lab.spmd:
+    if not is_rl(config):
         return without_rl(config)
     return rl(config)
 
@@ -209,14 +210,10 @@ def rl(config: DictConfig) -> Setup:
     )
 
 
-PAIRS = {"algos.dpo": 2, "algos.rm": 2, "algos.prm": 1}  # sequences of a row
-HEADS = {"algos.rm": "value", "algos.prm": "value"}
-
-
 def without_rl(config: DictConfig) -> Setup:
     """The keys of verl's SFT trainer, and of those of algos/ on it."""
-    data, entry = config.data, config.lab.entry
-    each = PAIRS.get(entry, 1)
+    data, trainer = config.data, config.lab.trainer
+    each = trainer.sequences
     workers = config.trainer.nnodes * config.trainer.n_gpus_per_node
     rows = math.ceil(data.train_batch_size / workers) * each
     packed = config.model.use_remove_padding
@@ -230,7 +227,7 @@ def without_rl(config: DictConfig) -> Setup:
         config,
         config.model,
         config.engine,
-        HEADS.get(entry, "lm"),
+        trainer.head,
         tokens=tokens,
         infer_tokens=tokens,
         passes=math.ceil(rows * data.max_length / budget),

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from plugins import algos
 from preflight import names
 from preflight.checks.names import check_unknown_keys
+from preflight.facts import is_rl
 
 GROUPS = {group: list(options) for group, options in names.groups().items()}
 SINGLES = [f"{group}={option}" for group, options in GROUPS.items() for option in options]
@@ -31,7 +32,7 @@ def test_each_option_resolves_and_verl_accepts_it(composer, tiny_model, override
     config.lab.model.path = str(tiny_model)  # verl reads the model's own files
     assert check_unknown_keys(config) is None
     OmegaConf.resolve(config)
-    accept_sft(config) if config.lab.spmd else accept_rl(config)
+    accept_rl(config) if is_rl(config) else accept_sft(config)
 
 
 def accept_sft(config) -> None:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from preflight import names
 from preflight.checks import memory as memory_check
 from preflight.checks.memory import check_checkpoint_space, check_fit, check_plan
+from preflight.facts import is_rl
 from preflight.memory import fit
 from preflight.memory.forecast import forecast
 from preflight.memory.plan import NAMES, column, plan_of, table, trainer_bytes
@@ -188,7 +189,7 @@ def test_auto_chooses_what_fits_and_no_less(composer, overrides):
         assert fit.best_share(more) is None
     else:
         assert tokens == min(fit.tokens_of_update(config), fit.MOST)
-    if not config.lab.spmd and config.lab.hw.rollout_memory < max(fit.SHARES):
+    if is_rl(config) and config.lab.hw.rollout_memory < max(fit.SHARES):
         assert not plan_of(
             changed(config, lab__hw__rollout_memory=config.lab.hw.rollout_memory + 0.05)
         ).fits
