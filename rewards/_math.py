@@ -98,8 +98,8 @@ def parse(text: str, units: bool) -> list:
 parse_reference = lru_cache(10_000)(parse)  # of answers none is kept: they may be huge
 
 
-def equal(right: list, said: list, decimals: int, strict: bool) -> bool:
-    """Whether any of `said` is equal to any of `right`, as math-verify sees it."""
+def equal(right: list, answer: list, decimals: int, strict: bool) -> bool:
+    """Whether any of `answer` is equal to any of `right`, as math-verify sees it."""
     return math_verify.verify(
-        right, said, float_rounding=decimals, strict=strict, timeout_seconds=None
+        right, answer, float_rounding=decimals, strict=strict, timeout_seconds=None
     )

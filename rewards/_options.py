@@ -1,17 +1,179 @@
-"""Options of a reward: what is said about a wrong one. Each check raises ValueError."""
+"""Options of a reward: declared once, as the fields of a class, and what is said about a wrong one.
 
-import difflib
+    class Options(_options.Options):
+        unit: Literal["characters", "words"] = "characters"
+        max_length: int = Field(2000, ge=1)
+
+    def compute_score(data_source, solution_str, ground_truth, extra_info=None, **options) -> dict:
+        o = Options.of(options)
+
+The names are those of conf/reward/NAME.yaml. verl passes options by keyword, the same for each answer:
+they are checked once, and then known by a look-up. A reward without such a class has the keyword
+arguments of its function as options (`options_of`, `check`).
+"""
+
 import inspect
-import math
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from preflight.mistakes import unknown
 
 OF_VERL = (
     "reward_router_address",
     "reward_model_tokenizer",
 )  # to every reward, if a model is served
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text",
+         list: "a list", dict: "a mapping", NoneType: "null"}  # fmt: skip
+BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
-def options_of(function) -> dict[str, object]:
-    """The options of a reward function with their defaults: its keyword arguments after verl's four."""
+class Options(BaseModel):
+    """Base class. No value is converted: "2" is not a number, and 1 is not true; NaN is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs):
+        # `of` gives the same object for the same options, so that it can be a part of other keys.
+        cls.__hash__, cls.__eq__ = object.__hash__, object.__eq__
+
+    @classmethod
+    def of(cls, options: Mapping):
+        """The checked options; the same object for the same ones. ValueError for a bad one."""
+        if not options.keys().isdisjoint(OF_VERL):
+            options = {name: value for name, value in options.items() if name not in OF_VERL}
+        try:
+            return _checked(cls, **options)
+        except TypeError:  # lists and mappings can't be looked up
+            return _checked(cls, **{name: _key(value) for name, value in options.items()})
+
+
+class _Json(str):
+    """A list or a mapping, as a key."""
+
+
+def _key(value):
+    try:
+        hash(value)
+    except TypeError:
+        return _Json(json.dumps(plain(value), sort_keys=True, default=str))
+    return value
+
+
+@lru_cache(maxsize=256, typed=True)  # typed: 1 is not true
+def _checked(kind: type[Options], /, **options) -> Options:
+    given = {n: json.loads(v) if type(v) is _Json else plain(v) for n, v in options.items()}
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        raise ValueError(_message(kind, error)) from None
+
+
+def _message(kind: type[Options], error: ValidationError) -> str:
+    """What is wrong with the first bad option, names before values."""
+    found = error.errors(include_url=False)
+    first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
+    if first["type"] == "value_error":  # of our own validators: they say it all
+        return str(first["ctx"]["error"])
+    name, value = str(first["loc"][0]), first["input"]
+    if first["type"] == "extra_forbidden":
+        return unknown("option", name, defaults(kind))
+    field = next(f for n, f in kind.model_fields.items() if name in (n, f.alias))
+    if first["type"] == "literal_error":
+        return unknown(name, str(value), _choices(field.annotation))
+    return f"{name} must be {_wanted(field)}, not {_shown(value, field)}"
+
+
+def _choices(annotation) -> list:
+    """The values of a Literal, wherever it stands in an annotation."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [choice for part in get_args(annotation) for choice in _choices(part)]
+
+
+def _kinds(annotation) -> list[type]:
+    """The types that an annotation names: of `list[int] | None`, list and NoneType."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return [kind for part in get_args(annotation) for kind in _kinds(part)]
+    return [origin or annotation]
+
+
+def _wanted(field: FieldInfo) -> str:
+    """What a field takes, in words."""
+    limits = [f", {word} {getattr(limit, bound):g}" for bound, word in BOUNDS.items()
+              for limit in field.metadata if hasattr(limit, bound)]  # fmt: skip
+    full = " that is not empty" if any(hasattr(m, "min_length") for m in field.metadata) else ""
+    words = [f"{WORDS[kind]}{full}{''.join(limits)}" for kind in _kinds(field.annotation)]
+    return " or ".join(words)
+
+
+def _shown(value, field: FieldInfo) -> str:
+    """A value; of a text in the wrong place only what it is, as it may be a secret."""
+    numbers = {bool, int, float}.intersection(_kinds(field.annotation))
+    if value is not None and (numbers or isinstance(value, bool | int | float) or not value):
+        return repr(value)
+    return WORDS.get(type(value), type(value).__name__)
+
+
+def defaults(kind: type[Options]) -> dict[str, object]:
+    """The options of a class, by the names that users write, with their defaults."""
+    fields = kind.model_fields.items()
+    return {f.alias or name: f.get_default(call_default_factory=True) for name, f in fields}
+
+
+def options_of(module) -> dict[str, object]:
+    """The options of a reward with their defaults: of its class Options, else of its function."""
+    if kind := getattr(module, "Options", None):
+        return defaults(kind)
+    parameters = inspect.signature(module.compute_score).parameters.values()
+    keywords = [p for p in parameters if p.default is not p.empty and p.name != "extra_info"]
+    return {p.name: p.default for p in keywords}
+
+
+def is_served(module) -> bool:
+    """Whether the reward asks a model that verl serves, and so works inside of a run only."""
+    return OF_VERL[0] in inspect.signature(module.compute_score).parameters
+
+
+def check(module, options: Mapping) -> None:
+    """ValueError for what the reward would refuse: an unknown name, a value out of range."""
+    if kind := getattr(module, "Options", None):
+        kind.of(options)
+    else:
+        known = options_of(module)
+        parameters = inspect.signature(module.compute_score).parameters.values()
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        for name in options:
+            if name not in known and name not in OF_VERL and not takes_all:
+                raise ValueError(unknown("option", name, known))
+
+
+def plain(node):
+    """Mappings and lists as Python's own: those of a config are OmegaConf's."""
+    if hasattr(node, "items"):
+        return {str(key): plain(value) for key, value in node.items()}
+    if isinstance(node, str) or not hasattr(node, "__iter__"):
+        return node
+    return list(map(plain, node))
+
+
+# --- until finance and trading use the class
+import difflib  # noqa: E402
+import math  # noqa: E402
+
+_of_module = options_of
+
+
+def options_of(function):  # noqa: F811
+    if not callable(function):
+        return _of_module(function)
     parameters = inspect.signature(function).parameters.values()
     keywords = [p for p in parameters if p.default is not p.empty and p.name != "extra_info"]
     return {p.name: p.default for p in keywords}
@@ -23,25 +185,13 @@ def nearest(given, known) -> str:
 
 
 def refuse_unknown(names, function) -> None:
-    """A name that is none of the function's options."""
     known = list(options_of(function))
     for name in names:
         if name not in known and name not in OF_VERL:
             raise ValueError(f"unknown option {name!r}: {nearest(name, known)}")
 
 
-def check_choice(name: str, value, known) -> None:
-    if value not in known:
-        raise ValueError(f"unknown {name} {value!r}: {nearest(value, known)}")
-
-
-def check_flag(name: str, value) -> None:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, not {value!r}")
-
-
 def check_number(name: str, value, least=-math.inf, most=math.inf, whole=False) -> None:
-    """A finite number, from `least` to `most`; `whole`: an integer. A bool is no number."""
     kinds = (int,) if whole else (int, float)
     if type(value) in kinds and math.isfinite(value) and least <= value <= most:
         return
@@ -49,12 +199,3 @@ def check_number(name: str, value, least=-math.inf, most=math.inf, whole=False) 
     wanted += f", at least {least}" if least > -math.inf else ""
     wanted += f", at most {most}" if most < math.inf else ""
     raise ValueError(f"{name} must be {wanted}, not {value!r}")
-
-
-def plain(node):
-    """Mappings and lists as Python's own: those of a config are OmegaConf's."""
-    if hasattr(node, "items"):
-        return {str(key): plain(value) for key, value in node.items()}
-    return (
-        node if isinstance(node, str) or not hasattr(node, "__iter__") else list(map(plain, node))
-    )

@@ -32,66 +32,122 @@ Not covered: a decision behind another {...}, or inside of one.
 
 import json
 import math
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from rewards import _options
 from rewards._econ_decision import decision_of
-from rewards._econ_parts import annual_of, best, guard_of, micro_of
 from rewards._econ_state import state_of
-from rewards._options import check_choice, check_number, options_of, refuse_unknown
 from rewards._rows import RowError, ground_truth_of, info_of
 
+GUARD = {  # low, high, weight
+    "unemployment_rate": (0.02, 0.20, 0.40),
+    "gdp_growth": (-5.0, 10.0, 0.30),
+    "wage_inflation": (-3.4, 4.5, 0.20),
+    "price_inflation": (-5.5, 8.8, 0.10),
+}
+WORK_REACH = 0.15  # of the band, to either side of the best
+TOLERANCE = 0.25  # of a correlation: so far from the target it counts 0
 NAN_PARTS = ("score", "work", "consumption", "micro", "guard", "annual", "reg", "valid_json")
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Correlation = Annotated[float, Field(ge=-1, le=1)]
 
-def compute_score(
-    data_source,
-    solution_str,
-    ground_truth,
-    extra_info=None,
-    *,
-    mode="strict",  # or lenient: the first {...} counts, whatever is around it
-    annual_weight=0.45,
-    guard_weight=0.30,
-    micro_weight=0.20,
-    alone_guard_weight=0.65,
-    alone_micro_weight=0.30,
-    reg_weight=0.05,
-    work_share=0.3,  # of micro, for the employed; the rest is of consumption
-    extreme_penalty=0.5,
-    okun_target=-0.894,
-    phillips_target=-0.676,
-    **unknown,
-) -> dict:
+
+class Options(_options.Options):
+    mode: Literal["strict", "lenient"] = "strict"  # lenient: the first {...}, whatever is around it
+    annual_weight: Share = 0.45
+    guard_weight: Share = 0.30
+    micro_weight: Share = 0.20
+    alone_guard_weight: Share = 0.65
+    alone_micro_weight: Share = 0.30
+    reg_weight: Share = 0.05
+    work_share: Share = 0.3  # of micro, for the employed; the rest is of consumption
+    extreme_penalty: Share = 0.5
+    okun_target: Correlation = -0.894
+    phillips_target: Correlation = -0.676
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **options) -> dict:
     """Score one answer. ValueError for a bad option; nothing else, whatever the answer says."""
-    refuse_unknown(unknown, compute_score)
-    check_choice("mode", mode, ("strict", "lenient"))
-    weights = {"annual": annual_weight, "guard": guard_weight, "micro": micro_weight}
-    alone = {"annual": 0.0, "guard": alone_guard_weight, "micro": alone_micro_weight}
-    for weight in (*weights.values(), *alone.values(), reg_weight, work_share, extreme_penalty):
-        check_number("a weight, share or penalty", weight, 0, 1)
-    for target in (okun_target, phillips_target):
-        check_number("a target", target, -1, 1)
-
+    o = Options.of(options)
     state, fault = state_of(ground_truth, extra_info)
     report = {**dict.fromkeys(NAN_PARTS, math.nan), "masked": float(bool(fault))}
     if fault:
         return report | {"outcome": "bad_state"}
-    annual = annual_of(state, okun_target, phillips_target)
+    annual = annual_of(state, o.okun_target, o.phillips_target)
     report |= {"annual": annual, "guard": guard_of(state)}
-    outcome, work, consumption = decision_of(solution_str, mode)
+    outcome, work, consumption = decision_of(solution_str, o.mode)
     report |= {"valid_json": float(outcome not in ("no_json", "prose")), "outcome": outcome}
     if outcome != "ok":
         return report | {"score": -1.0}
     report |= {"work": work, "consumption": consumption}
-    report["micro"] = micro_of(state, work, consumption, work_share)
-    report["reg"] = -extreme_penalty if consumption < 0.05 or consumption > 0.95 else 0.0
-    weights = {**(alone if math.isnan(annual) else weights), "reg": reg_weight}
+    report["micro"] = micro_of(state, work, consumption, o.work_share)
+    report["reg"] = -o.extreme_penalty if consumption < 0.05 or consumption > 0.95 else 0.0
+    if math.isnan(annual):
+        weights = {"guard": o.alone_guard_weight, "micro": o.alone_micro_weight}
+    else:
+        weights = {"annual": o.annual_weight, "guard": o.guard_weight, "micro": o.micro_weight}
+    weights["reg"] = o.reg_weight
     score = sum(weights[part] * report[part] for part in weights if not math.isnan(report[part]))
     return report | {"score": max(-1.0, min(1.0, score))}
 
 
+def band(x: float, low: float, high: float) -> float:
+    """1 in the middle, -1 at the edges; outside from 0 down to -1 with the distance, as published."""
+    if low <= x <= high:
+        half = (high - low) / 2
+        return 1 - 2 * abs(x - (low + half)) / half
+    return -min(max(low - x, x - high) / (high - low), 1.0)
+
+
+def best(state: Mapping) -> tuple[float, float]:
+    """The best (work, consumption) for the buffer ratio: .95 - .08 br, and .25 + .5 br / (1 + br)."""
+    br = state["buffer_ratio"]
+    work = max(0.4, min(0.95, 0.95 - 0.08 * min(br, 6)))
+    return work, max(0.10, min(0.85, 0.25 + 0.5 * (1 - 1 / (1 + br))))
+
+
+def micro_of(state: Mapping, work: float, consumption: float, work_share: float) -> float:
+    """How near the decision is to the best one; of the unemployed, consumption alone."""
+    best_work, best_consumption = best(state)
+    spending = 1 - 2 * abs(consumption - best_consumption)
+    if not state["employed"]:
+        return spending
+    working = band(work, best_work - WORK_REACH, best_work + WORK_REACH)
+    return work_share * working + (1 - work_share) * spending
+
+
+def guard_of(state: Mapping) -> float:
+    """Whether the macro values are within bounds."""
+    present = [(w, band(state[n], *ends)) for n, (*ends, w) in GUARD.items() if n in state]
+    return _mean(present)
+
+
+def annual_of(state: Mapping, okun_target: float, phillips_target: float) -> float:
+    """Whether the economy of the last years obeys Okun's law and the Phillips curve."""
+    targets = {"r_okun": okun_target, "r_phillips": phillips_target}
+    present = [
+        (0.4, max(-1.0, 1 - abs(state[name] - target) / TOLERANCE))
+        for name, target in targets.items()
+        if name in state
+    ]
+    if present and "u12" in state:
+        present.append((0.2, band(state["u12"], 0.04, 0.15)))
+    return _mean(present)
+
+
+def _mean(present: list[tuple[float, float]]) -> float:
+    """Of (weight, value): what is absent leaves its weight to the others."""
+    total = sum(weight for weight, _ in present)
+    return sum(weight * value for weight, value in present) / total if present else math.nan
+
+
 def row_faults(rows, **options) -> list[dict]:
     """Rows that can't be graded: {"index", "outcome", "message"} in row order."""
-    refuse_unknown(options, compute_score)
+    Options.of(options)
     faults = []
     for index, row in enumerate(rows):
         try:
@@ -105,10 +161,9 @@ def row_faults(rows, **options) -> list[dict]:
 
 def bars(**options) -> dict:
     """reference: what the best decision earns in the worst economy."""
-    compute_score("", "", None, **options)  # refuses bad ones
-    o = options_of(compute_score) | options
-    worst = o["micro_weight"] - o["guard_weight"] - o["annual_weight"]
-    worst = max(-1.0, min(worst, o["alone_micro_weight"] - o["alone_guard_weight"]))
+    o = Options.of(options)
+    worst = o.micro_weight - o.guard_weight - o.annual_weight
+    worst = max(-1.0, min(worst, o.alone_micro_weight - o.alone_guard_weight))
     return {"range": (-1.0, 1.0), "reference": worst, "empty": -1.0}
 
 

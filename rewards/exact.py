@@ -16,46 +16,37 @@ Not covered: synonyms, other spellings, numbers written in another way (`reward=
 
 import re
 import unicodedata
+from typing import Literal
 
-from rewards._options import check_choice, check_flag, refuse_unknown
+from rewards import _options
 from rewards._references import after_thinking, reference_faults, references
 
-PLACES = ("whole", "thinking", "tags", "line")
+Place = Literal["whole", "thinking", "tags", "line"]
 ARTICLES = re.compile(r"\b(?:a|an|the)\b", re.I)
 PIECE = re.compile(r"\s+|\S{1,256}")  # a long run of combining marks takes quadratic time
 
 
-def compute_score(
-    data_source,
-    solution_str,
-    ground_truth,
-    extra_info=None,
-    *,
-    where="thinking",
-    ignore_case=True,
-    ignore_punctuation=True,
-    ignore_articles=True,  # of English
-    ignore_spaces=True,  # how many there are, and of what kind
-    nfkc=True,  # full-width and half-width, ligatures and letters are the same
-    **unknown,
-) -> dict:
+class Options(_options.Options):
+    where: Place = "thinking"
+    ignore_case: bool = True
+    ignore_punctuation: bool = True
+    ignore_articles: bool = True  # of English
+    ignore_spaces: bool = True  # how many there are, and of what kind
+    nfkc: bool = True  # full-width and half-width, ligatures and letters are the same
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **options) -> dict:
     """Score one response. ground_truth: the answer, or several. ValueError for a bad option."""
-    refuse_unknown(unknown, compute_score)
-    check_choice("where", where, PLACES)
-    steps = (ignore_case, ignore_punctuation, ignore_articles, ignore_spaces, nfkc)
-    for name, step in zip(STEPS, steps, strict=True):
-        check_flag(name, step)
+    o = Options.of(options)
+    steps = (o.ignore_case, o.ignore_punctuation, o.ignore_articles, o.ignore_spaces, o.nfkc)
     right = references(ground_truth)
     if not right:
         return {"score": float("nan"), "acc": float("nan"), "outcome": "gold_error"}
-    answer = find(solution_str, where)
+    answer = find(solution_str, o.where)
     if not answer.strip():
         return {"score": 0.0, "acc": 0.0, "outcome": "no_answer"}
     same = any(_equal(answer, reference, steps) for reference in right)
     return {"score": float(same), "acc": float(same), "outcome": "match" if same else "mismatch"}
-
-
-STEPS = tuple(compute_score.__kwdefaults__)[1:]
 
 
 def _equal(answer: str, reference: str, steps: tuple) -> bool:
@@ -92,12 +83,12 @@ def normalized(text: str, case: bool, punctuation: bool, articles: bool, spaces:
 
 def row_faults(rows, **options) -> list[dict]:
     """Rows without a reference answer: {"index", "outcome", "message"} in row order."""
-    bars(**options)
+    Options.of(options)
     return reference_faults(rows, lambda reference: None)
 
 
 def bars(**options) -> dict:
-    compute_score("", "", "reference", **options)  # refuses bad ones
+    Options.of(options)
     return {"range": (0.0, 1.0), "reference": 1.0, "empty": 0.0}
 
 

@@ -17,63 +17,67 @@ Not covered: `$ref` to other files, `format` (an annotation in draft 2020-12).
 import re
 from functools import lru_cache
 
+from pydantic import Field, model_validator
+
+from rewards import _options
 from rewards._format_json import NOTHING, fits, last, validator, whole
-from rewards._options import check_flag, check_number, refuse_unknown
 from rewards._references import after_thinking
 
 
-def compute_score(
-    data_source,
-    solution_str,
-    ground_truth,
-    extra_info=None,
-    *,
-    pattern=None,  # one of the two
-    schema=None,
-    strict=True,
-    thinking=False,
-    good=1.0,
-    bad=0.0,
-    **unknown,
-) -> dict:
+class Options(_options.Options):
+    pattern: str | None = None  # one of the two
+    schema_: dict | bool | str | None = Field(None, alias="schema")
+    strict: bool = True
+    thinking: bool = False
+    good: float = 1.0
+    bad: float = 0.0
+
+    @model_validator(mode="after")
+    def _fit_together(self):
+        if self.bad > self.good:
+            raise ValueError(f"bad must be at most {self.good:g} (good), not {self.bad:g}")
+        if (self.pattern is None) == (self.schema_ is None):
+            raise ValueError("reward=format needs a pattern or a schema, one of the two")
+        if self.pattern is None:
+            validator(self.schema_)
+        else:
+            _pattern(self.pattern)
+        return self
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **options) -> dict:
     """Score one response. ValueError for a bad option."""
-    refuse_unknown(unknown, compute_score)
-    check_flag("strict", strict)
-    check_flag("thinking", thinking)
-    check_number("good", good)
-    check_number("bad", bad, most=good)
-    if (pattern is None) == (schema is None):
-        raise ValueError("reward=format needs a pattern or a schema, one of the two")
+    o = Options.of(options)
     text = solution_str if isinstance(solution_str, str) else ""
-    text = (text if thinking else after_thinking(text)).strip()
-    if pattern is not None:
-        form = _pattern(pattern)
-        found = bool(form.fullmatch(text) if strict else form.search(text))
+    text = (text if o.thinking else after_thinking(text)).strip()
+    if o.pattern is not None:
+        form = _pattern(o.pattern)
+        found = bool(form.fullmatch(text) if o.strict else form.search(text))
         valid, outcome = found, "valid" if found else "mismatch"
     else:
-        form = validator(schema)
-        value = whole(text) if strict else last(text)
+        form = validator(o.schema_)
+        value = whole(text) if o.strict else last(text)
         found = value is not NOTHING
         valid = found and fits(form, value)
         outcome = "valid" if valid else "mismatch" if found else "no_json"
     outcome = outcome if text or valid else "empty"
-    score = float(good if valid else bad)
+    score = float(o.good if valid else o.bad)
     return {"score": score, "found": float(found), "valid": float(valid), "outcome": outcome}
 
 
 @lru_cache(64)
-def _pattern(pattern) -> re.Pattern:
+def _pattern(pattern: str) -> re.Pattern:
     try:
         return re.compile(pattern)
-    except (re.error, TypeError) as error:
+    except re.error as error:
         raise ValueError(f"pattern {pattern!r}: {error}") from None
 
 
 def bars(**options) -> dict:
     """What has the form earns `good`; an empty answer, what the form makes of it."""
     empty = compute_score("", "", None, **options)["score"]
-    good, bad = (options.get(name, compute_score.__kwdefaults__[name]) for name in ("good", "bad"))
-    return {"range": (float(bad), float(good)), "reference": float(good), "empty": empty}
+    o = Options.of(options)
+    return {"range": (o.bad, o.good), "reference": o.good, "empty": empty}
 
 
 def reference_answer(ground_truth, extra_info=None) -> str | None:

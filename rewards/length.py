@@ -14,40 +14,46 @@ Not covered: a penalty for short answers; the prompt's length.
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
-from rewards._options import check_choice, check_number, refuse_unknown
+from pydantic import Field, model_validator
 
-UNITS = ("characters", "words", "tokens")
+from rewards import _options
 
 
-def compute_score(
-    data_source,
-    solution_str,
-    ground_truth,
-    extra_info=None,
-    *,
-    unit="characters",
-    max_length=2000,
-    cache=500,  # the last so many before max_length, in which the penalty grows
-    tokenizer=None,  # of unit=tokens
-    **unknown,
-) -> dict:
+class Options(_options.Options):
+    unit: Literal["characters", "words", "tokens"] = "characters"
+    max_length: int = Field(2000, ge=1)
+    cache: int = Field(500, ge=1)  # the last so many before max_length, in which the penalty grows
+    tokenizer: str | None = None  # of unit=tokens
+
+    @model_validator(mode="after")
+    def _fit_together(self):
+        if self.cache > self.max_length:
+            raise ValueError(
+                f"cache must be at most {self.max_length} (max_length), not {self.cache}"
+            )
+        if (self.unit == "tokens") != bool(self.tokenizer):
+            raise ValueError(
+                f"unit=tokens needs a tokenizer and no other unit does, not {self.tokenizer!r}"
+            )
+        if self.tokenizer:
+            _tokenizer(self.tokenizer)
+        return self
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **options) -> dict:
     """Score one response. ValueError for a bad option."""
-    refuse_unknown(unknown, compute_score)
-    check_choice("unit", unit, UNITS)
-    check_number("max_length", max_length, 1, whole=True)
-    check_number("cache", cache, 1, max_length, whole=True)
-    if (unit == "tokens") != bool(tokenizer):
-        raise ValueError(f"unit=tokens needs a tokenizer and no other unit does, not {tokenizer!r}")
+    o = Options.of(options)
     text = solution_str if isinstance(solution_str, str) else ""
-    if unit == "characters":
+    if o.unit == "characters":
         length = len(text)
-    elif unit == "words":
+    elif o.unit == "words":
         length = len(text.split())
     else:  # a lone surrogate is no text to a tokenizer
         text = text.encode(errors="replace").decode()
-        length = len(_tokenizer(tokenizer).encode(text, add_special_tokens=False).ids)
-    score = max(-1.0, min(0.0, (max_length - cache - length) / cache))
+        length = len(_tokenizer(o.tokenizer).encode(text, add_special_tokens=False).ids)
+    score = max(-1.0, min(0.0, (o.max_length - o.cache - length) / o.cache))
     return {"score": score, "length": float(length), "overlong": float(score < 0)}
 
 
@@ -67,7 +73,7 @@ def _tokenizer(path: str):
 
 
 def bars(**options) -> dict:
-    compute_score("", "", None, **options)  # refuses bad ones
+    Options.of(options)
     return {"range": (-1.0, 0.0), "reference": 0.0, "empty": 0.0}
 
 

@@ -18,51 +18,51 @@ in a run it has those of `_limits/calls`, and an answer that is stopped there is
 Not covered: units that matter, repeating decimals, "approximately", proofs.
 """
 
+from typing import Literal
+
+from pydantic import Field
+
+from rewards import _options
 from rewards._math import MARKS, equal, extract, parse, parse_reference, too_much
-from rewards._options import check_choice, check_flag, check_number, options_of, refuse_unknown
 from rewards._references import after_thinking, reference_faults, references
 
 
-def compute_score(
-    data_source,
-    solution_str,
-    ground_truth,
-    extra_info=None,
-    *,
-    accept=MARKS,  # which marks of the answer, the first that is there counts
-    decimals=6,  # to which decimal numbers are compared: 0.333333 = 1/3, 0.33 is not
-    strict=True,  # the names of variables count, and (1, 2) is not {1, 2}
-    units=True,  # a unit or a noun after a number doesn't count
-    max_length=500,  # characters of an answer; a longer one is none
-    **unknown,
-) -> dict:
+class Options(_options.Options):
+    # which marks of the answer, the first that is there counts
+    accept: list[Literal["boxed", "hashes", "number"]] = Field(list(MARKS), min_length=1)
+    decimals: int = Field(6, ge=0, le=15)  # that are compared: 0.333333 = 1/3, 0.33 is not
+    strict: bool = True  # the names of variables count, and (1, 2) is not {1, 2}
+    units: bool = True  # a unit or a noun after a number doesn't count
+    max_length: int = Field(500, ge=1, le=2000)  # characters of an answer; a longer one is none
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **options) -> dict:
     """Score one response. ground_truth: the answer, or several.
 
     ValueError for a bad option; nothing else, whatever the response says.
     """
-    refuse_unknown(unknown, compute_score)
-    _check(accept, decimals, strict, units, max_length)
+    o = Options.of(options)
     right = [
         reference
         for text in references(ground_truth)
-        for reference in parse_reference(_answer(text), units)
+        for reference in parse_reference(_answer(text), o.units)
     ]
     if not right:
         return {"score": float("nan"), "acc": float("nan"), "outcome": "gold_error"}
-    answer = extract(after_thinking(solution_str), accept)
+    answer = extract(after_thinking(solution_str), o.accept)
     if answer is None:
         outcome = "no_answer"
-    elif too_much(answer, max_length) or not (said := parse(answer, units)):
+    elif too_much(answer, o.max_length) or not (found := parse(answer, o.units)):
         outcome = "unparsable"
     else:
-        outcome = "right" if equal(right, said, decimals, strict) else "wrong"
+        outcome = "right" if equal(right, found, o.decimals, o.strict) else "wrong"
     score = float(outcome == "right")
     return {"score": score, "acc": score, "outcome": outcome}
 
 
 def row_faults(rows, **options) -> list[dict]:
     """References that don't parse: {"index", "outcome", "message"} in row order."""
-    units = (options_of(compute_score) | options)["units"]
+    units = Options.of(options).units
 
     def fault(text: str) -> str | None:
         return None if parse_reference(_answer(text), units) else f"no mathematics: {text!r}"
@@ -71,8 +71,7 @@ def row_faults(rows, **options) -> list[dict]:
 
 
 def bars(**options) -> dict:
-    refuse_unknown(options, compute_score)
-    _check(**options_of(compute_score) | options)
+    Options.of(options)
     return {"range": (0.0, 1.0), "reference": 1.0, "empty": 0.0}
 
 
@@ -84,14 +83,3 @@ def reference_answer(ground_truth, extra_info=None) -> str | None:
 
 def _answer(reference: str) -> str:
     return extract(reference, MARKS[:2]) or reference
-
-
-def _check(accept, decimals, strict, units, max_length) -> None:
-    if isinstance(accept, str) or not accept:
-        raise ValueError(f"accept must be a list of {', '.join(MARKS)}, not {accept!r}")
-    for mark in accept:
-        check_choice("mark in accept", mark, MARKS)
-    check_number("decimals", decimals, 0, 15, whole=True)
-    check_number("max_length", max_length, 1, 2_000, whole=True)
-    check_flag("strict", strict)
-    check_flag("units", units)

@@ -296,7 +296,7 @@ CHANGED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", options_of(econ.compute_score))
+@pytest.mark.parametrize("name", options_of(econ))
 def test_every_option_changes_a_score_and_is_checked(name):
     answer, option = said(0.65, 0.99), {name: CHANGED[name]}
     if name == "mode":

@@ -3,6 +3,7 @@
 import math
 import time
 import unicodedata
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -97,9 +98,9 @@ def test_where_the_answer_is(where, answer, outcome):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"where": "tag"}, "did you mean 'tags'"),
+        ({"where": "tag"}, "Did you mean tags\\?"),
         ({"nfkc": 1}, "true or false"),
-        ({"ignore_cases": True}, "did you mean 'ignore_case'"),
+        ({"ignore_cases": True}, "Did you mean ignore_case\\?"),
     ],
 )
 def test_bad_options(options, words):
@@ -121,7 +122,7 @@ def test_rows_without_a_reference():
     assert [fault["index"] for fault in exact.row_faults(iter(rows))] == [1, 2]
 
 
-@pytest.mark.parametrize("where", exact.PLACES)
+@pytest.mark.parametrize("where", get_args(exact.Place))
 def test_bars_hold(where):
     bars = exact.bars(where=where)
     answer = exact.reference_answer(["Paris", "Lyon"], {}, where=where)
@@ -131,7 +132,7 @@ def test_bars_hold(where):
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.text(max_size=200), st.integers(0, 30), st.sampled_from(exact.PLACES))
+@given(st.text(max_size=200), st.integers(0, 30), st.sampled_from(get_args(exact.Place)))
 def test_any_text_gives_a_score(text, times, where):
     assert score(text * times + "</answer>", "reference of it", where=where)["score"] in (0.0, 1.0)
 

@@ -108,13 +108,13 @@ def test_draft_2020_12():
         ({}, "one of the two"),
         ({"pattern": "x", "schema": {}}, "one of the two"),
         ({"pattern": "("}, "unterminated"),
-        ({"pattern": 5}, "pattern 5"),
+        ({"pattern": 5}, "pattern must be text or null, not 5"),
         ({"schema": {"type": "obj"}}, "'obj' is not valid"),
         ({"schema": "/no/such.json"}, "No such file"),
-        ({"pattern": "x", "good": math.nan}, "good must be a finite number"),
-        ({"pattern": "x", "bad": 2}, "bad must be a finite number, at most 1"),
+        ({"pattern": "x", "good": math.nan}, "good must be a number"),
+        ({"pattern": "x", "bad": 2}, "bad must be at most 1"),
         ({"pattern": "x", "strict": 1}, "strict must be true or false"),
-        ({"patern": "x"}, "did you mean 'pattern'"),
+        ({"patern": "x"}, "Did you mean pattern\\?"),
     ],
 )
 def test_bad_options(options, words):

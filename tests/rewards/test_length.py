@@ -54,14 +54,14 @@ def test_units(tiny_model):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"unit": "token"}, "did you mean 'tokens'"),
+        ({"unit": "token"}, "Did you mean tokens\\?"),
         ({"unit": "tokens"}, "needs a tokenizer"),
         ({"tokenizer": "x/y"}, "no other unit does"),
         ({"max_length": 0}, "max_length must be"),
         ({"max_length": 1.5}, "whole number"),
         ({"cache": 0}, "cache must be"),
         ({"max_length": 100, "cache": 101}, "at most 100"),
-        ({"max_len": 100}, "did you mean 'max_length'"),
+        ({"max_len": 100}, "Did you mean max_length\\?"),
         ({"unit": "tokens", "tokenizer": "/no/such/folder"}, "no tokenizer at '/no/such/folder'"),
     ],
 )

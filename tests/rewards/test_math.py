@@ -104,14 +104,14 @@ def test_options():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"accept": ["box"]}, "did you mean 'boxed'"),
+        ({"accept": ["box"]}, "Did you mean boxed\\?"),
         ({"accept": "boxed"}, "must be a list"),
         ({"accept": []}, "must be a list"),
         ({"decimals": 1.5}, "whole number"),
         ({"decimals": True}, "whole number"),
         ({"max_length": 0}, "at least 1"),
         ({"strict": "yes"}, "true or false"),
-        ({"decimal": 3}, "did you mean 'decimals'"),
+        ({"decimal": 3}, "Did you mean decimals\\?"),
     ],
 )
 def test_bad_options(options, words):
