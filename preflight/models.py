@@ -83,7 +83,7 @@ class Shape:
     qk_norm: bool
     context: int | None
 
-    known = ("llama", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe")
+    known = ("llama", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3")
 
     @classmethod
     def of(cls, facts: Mapping) -> "Shape":
