@@ -1,5 +1,6 @@
 """What the tests share: composing, acceptance data, real runs of launch.py."""
 
+import functools
 import pickle
 import shutil
 import subprocess
@@ -7,12 +8,13 @@ import sys
 from pathlib import Path
 
 import hypothesis
+import omegaconf
 import pytest
 from helpers import ROOT, SHARED, STEPS, Run, heed_ctrl_c, leftovers
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from omegaconf import open_dict
 from sql_helpers import make_database
 
@@ -42,8 +44,10 @@ def pytest_collection_modifyitems(config, items):
 
 
 def remember_files() -> None:
-    """Two thirds of a composition is reading YAML: each file is read once."""
-    read, known = FileConfigSource.load_config, {}
+    """Most of a composition is reading YAML and parsing interpolations: each file, each text is read once."""
+    Plugins.instance()  # which imports the class anew: an earlier change of it would be lost
+    source = sys.modules["hydra._internal.core_plugins.file_config_source"].FileConfigSource
+    read, known = source.load_config, {}
 
     def load_config(self, config_path: str):
         file = Path(self.path, self._normalize_file_name(config_path))
@@ -52,7 +56,8 @@ def remember_files() -> None:
             known[key] = pickle.dumps(read(self, config_path))
         return pickle.loads(known[key])  # faster than a deep copy
 
-    FileConfigSource.load_config = load_config
+    source.load_config = load_config
+    omegaconf.base.parse = functools.lru_cache(None)(omegaconf.base.parse)
 
 
 remember_files()
@@ -60,18 +65,26 @@ remember_files()
 
 @pytest.fixture(scope="session")
 def composer():
-    """`composer("algo=ppo", ...)` → the job's config, with `hydra:` interpolations working."""
+    """`composer("algo=ppo", ...)` → the job's config, with `hydra:` interpolations working; composed once."""
     resolvers.register()
     GlobalHydra.instance().clear()
+
+    def composed(*overrides: str) -> bytes:
+        config = compose("config", overrides=list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            del config["hydra"]
+        return pickle.dumps((config, HydraConfig.instance().cfg))
+
+    once = functools.cache(composed)
+
+    def make(*overrides: str):
+        here = "hw=auto" in overrides  # depends on what the machine is said to be
+        config, hydra = pickle.loads((composed if here else once)(*overrides))
+        HydraConfig.instance().cfg = hydra
+        return config
+
     with initialize_config_dir(str(names.CONF), version_base="1.3"):
-
-        def make(*overrides: str):
-            config = compose("config", overrides=list(overrides), return_hydra_config=True)
-            HydraConfig.instance().set_config(config)
-            with open_dict(config):
-                del config["hydra"]
-            return config
-
         yield make
     HydraConfig.instance().cfg = None
 

@@ -1,8 +1,5 @@
 """Fixtures of the tests of preflight: data of every kind, and configs that are composed once and then changed."""
 
-import functools
-import pickle
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +9,7 @@ from omegaconf import OmegaConf, open_dict, read_write
 from preflight_helpers import CHAIN, PAIR, RL_ROW, SFT_ROW
 
 from preflight import names
-from preflight.checks import complaints
+from preflight.preparation import Preparation
 
 
 @pytest.fixture(scope="session")
@@ -33,37 +30,25 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def chosen(composer):
-    """`chosen("algo=ppo", ...)` → a new config of these options, and what Hydra says of it; composed once."""
-
-    @functools.cache
-    def composed(*options: str) -> bytes:
-        return pickle.dumps((composer(*options), HydraConfig.instance().cfg))
-
-    return lambda *options: pickle.loads(
-        composed(*options)
-    )  # copy.deepcopy takes six times as long
-
-
 @pytest.fixture
-def configure(chosen, data, tiny_model, tmp_path):
+def configure(composer, data, tiny_model, tmp_path):
     """`configure("algo=ppo", ...)` → a config that is right in all that is not overridden.
 
     Options of groups are composed; keys are set in a copy, and Hydra is told of them.
     """
     base = {"lab.dataset.dir": data, "lab.model.path": tiny_model, "lab.run_dir": tmp_path}
+    groups = {path.name for path in names.CONF.iterdir() if path.is_dir()}
 
     def make(*overrides: str):
         split = [(names.split(override), override) for override in overrides]
-        options = {key: text for (key, _), text in split if key in names.groups()}
-        keys = {key: value for (key, value), _ in split if key not in names.groups()}
-        config, hydra = chosen(*sorted(({"reward": "reward=none"} | options).values()))
+        options = {key: text for (key, _), text in split if key in groups}
+        keys = {key: value for (key, value), _ in split if key not in groups}
+        config = composer(*sorted(({"reward": "reward=none"} | options).values()))
         for key, value in (base | keys).items():
             OmegaConf.update(config, key, yaml.safe_load(str(value)), force_add=True)
+        hydra = HydraConfig.instance().cfg
         with read_write(hydra.hydra), open_dict(hydra.hydra):
             hydra.hydra.overrides.task = list(overrides)
-        HydraConfig.instance().cfg = hydra
         return config
 
     return make
@@ -72,4 +57,4 @@ def configure(chosen, data, tiny_model, tmp_path):
 @pytest.fixture
 def said(configure):
     """What all checks say about a config."""
-    return lambda *overrides: list(complaints(configure(*overrides)))
+    return lambda *overrides: list(Preparation(configure(*overrides)).complaints())
