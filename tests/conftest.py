@@ -1,6 +1,8 @@
 """What the tests share: composing, acceptance data, real runs of launch.py."""
 
+import fcntl
 import functools
+import os
 import pickle
 import shutil
 import subprocess
@@ -98,14 +100,22 @@ def own_hydra():
     GlobalHydra.instance().hydra, HydraConfig.instance().cfg = hydra, config
 
 
+def made_once(factory, name: str, *command: str | Path) -> Path:
+    """A folder that `command --out FOLDER` makes, once for all processes of pytest-xdist."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            python = [sys.executable, "-m", *command, "--out", folder]
+            subprocess.run(python, cwd=ROOT, check=True, capture_output=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """model=tiny, made for the tests."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    subprocess.run(
-        [sys.executable, "-m", "data_prep", "tiny_model", "--out", folder], cwd=ROOT, check=True
-    )
-    return folder
+    return made_once(tmp_path_factory, "tiny_model", "data_prep", "tiny_model")
 
 
 @pytest.fixture
@@ -125,11 +135,8 @@ def db(tmp_path_factory):
 @pytest.fixture(scope="session")
 def sql_demo(tmp_path_factory):
     """dataset=sql_demo, small."""
-    folder = tmp_path_factory.mktemp("sql_demo")
-    command = [sys.executable, "-m", "data_prep", "sql_demo", "--out", folder / "data", "--train-rows", "200",
-               "--sft-rows", "2000"]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return folder / "data"
+    size = ("--train-rows", "200", "--sft-rows", "2000")
+    return made_once(tmp_path_factory, "sql_demo", "data_prep", "sql_demo", *size)
 
 
 @pytest.fixture(scope="session")
