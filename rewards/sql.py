@@ -2,7 +2,8 @@
 
 Modes (how results are compared; arXiv ids in `_sql/compare`):
   spider  bags of rows under some order of the columns; rows in order only if the reference answer says
-          `order by`; DISTINCT stripped from both unless keep_distinct (better for training)
+          `order by`; DISTINCT counts (better for training), or is
+          stripped from both with keep_distinct=false, as the public evaluator does
   bird    sets of rows, columns in order
   strict  bags of rows, columns in order, rows in order if the reference answer's last step is ORDER BY,
           floats within 1e-6 (relative), DISTINCT kept
@@ -21,70 +22,67 @@ With `arctic`, any query that runs earns 0.1, `SELECT 1` too.
 Not covered: results that differ by chance or by the time of day; what changes on a server meanwhile.
 """
 
-from rewards._sql.check import check
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rewards import _options
+from rewards._sql import faults
 from rewards._sql.shaping import SHAPINGS, report
-from rewards._sql.task import (
-    check_names,
-    key_of,
-    known_task,
-    new_task,
-    pool_for,
-    settings_of,
-    strings,
-)
+from rewards._sql.task import key_of, known_task, new_task, pool_for, strings
 from rewards._sql.text import SQL_BYTES, extract
 
 LIMITS_ITSELF = True
+Seconds = Annotated[float, Field(ge=1e-3)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Options(_options.Options):
+    mode: Literal["spider", "bird", "strict"] = "spider"
+    keep_distinct: bool = True
+    shaping: Literal[tuple(SHAPINGS)] = "arctic"
+    timeout_s: Seconds = 2.0  # a query on one database; it is interrupted,
+    grace_s: float = Field(1.0, ge=0)  # and its process killed so much later if it cannot be
+    reference_timeout_s: Seconds = 30.0
+    max_rows: Count = 10_000  # or twice the reference answer's; so for bytes
+    max_bytes: Count = 8_000_000
+    memory_mib: int = Field(1024, ge=128)  # of a worker process
+    workers: Count = 2  # processes per calling process
+    bare_select: bool = False  # accept SQL outside of fences and tags
+    strict_format: bool = False  # at most one </think> and one fence after it, or it is `format`
 
 
 async def compute_score(
-    data_source,
-    solution_str,
-    ground_truth,
-    extra_info=None,
-    *,
-    mode="spider",
-    keep_distinct=False,
-    shaping="arctic",
-    timeout_s=2.0,  # a query on one database; it is interrupted,
-    grace_s=1.0,  # and its process killed so much later if it cannot be
-    reference_timeout_s=30.0,
-    max_rows=10_000,  # or twice the reference answer's; so for bytes
-    max_bytes=8_000_000,
-    memory_mib=1024,  # of a worker process
-    workers=2,  # processes per calling process
-    bare_select=False,  # accept SQL outside of fences and tags
-    strict_format=False,  # at most one </think> and one fence after it, or the outcome is `format`
-    **ignored,
+    data_source, solution_str, ground_truth, extra_info=None, **options
 ) -> dict:
     """Score one response. extra_info: {"db": path or paths (or URLs), "extra_dbs": paths}.
 
     ValueError for a bad option or a missing driver, RuntimeError if no worker process starts;
     nothing else, whatever the response says.
     """
-    if ignored:
-        check_names(*ignored)
-    settings = settings_of(
-        mode, keep_distinct, shaping, timeout_s, grace_s, reference_timeout_s,
-        max_rows, max_bytes, memory_mib, workers, bare_select, strict_format,
-    )  # fmt: skip
-    key = key_of(ground_truth, extra_info, settings)
+    return await grade(Options.of(options), solution_str, ground_truth, extra_info)
+
+
+async def grade(o: Options, solution_str, ground_truth, extra_info) -> dict:
+    """compute_score with options that are checked."""
+    key = key_of(ground_truth, extra_info, o)
     pool = pool_for(key)
     task = known_task(pool, key) or await new_task(pool, key)
     if not task.usable:
-        return report(shaping, task.faults[0][0])
-    sql, well_formed = extract(solution_str if isinstance(solution_str, str) else "", bare_select)
+        return report(o.shaping, task.faults[0][0])
+    response = solution_str if isinstance(solution_str, str) else ""
+    sql, well_formed = extract(response, o.bare_select)
     if sql is None:
-        return report(shaping, "no_sql", task.empty_gold)
-    if strict_format and not well_formed:
-        return report(shaping, "format", task.empty_gold)
+        return report(o.shaping, "no_sql", task.empty_gold)
+    if o.strict_format and not well_formed:
+        return report(o.shaping, "format", task.empty_gold)
     if len(sql) > SQL_BYTES:  # the worker would say the same, but need not see it
-        return report(shaping, "limit", task.empty_gold)
+        return report(o.shaping, "limit", task.empty_gold)
     answer, known = await task.run(pool, sql)
     if isinstance(answer, str):
-        return report(shaping, answer, task.empty_gold, cache_hit=known)
+        return report(o.shaping, answer, task.empty_gold, cache_hit=known)
     outcome, rows, exec_ms, table_read, soft_f1 = answer
-    return report(shaping, outcome, task.empty_gold, rows, exec_ms, table_read, soft_f1, known)
+    return report(o.shaping, outcome, task.empty_gold, rows, exec_ms, table_read, soft_f1, known)
 
 
 def row_faults(rows, **options) -> list[dict]:
@@ -93,17 +91,12 @@ def row_faults(rows, **options) -> list[dict]:
     rows: mappings in verl's schema (`reward_model.ground_truth`, `extra_info.db`) or flat. options:
     those of compute_score. Every reference answer runs once on each of its databases, with reference_timeout_s.
     """
-    defaults = compute_score.__kwdefaults__
-    check_names(*(options.keys() - defaults.keys()))
-    return check(rows, settings_of(*(options.get(name, defaults[name]) for name in defaults)))
+    return faults.find(rows, Options.of(options))
 
 
 def bars(**options) -> dict:
     """What a reference answer scores at least, an empty one at most. ValueError for a bad option."""
-    defaults = compute_score.__kwdefaults__
-    check_names(*(options.keys() - defaults.keys()))
-    settings = settings_of(*(options.get(name, defaults[name]) for name in defaults))
-    scores = SHAPINGS[settings.shaping]
+    scores = SHAPINGS[Options.of(options).shaping]
     return {
         "range": (min(scores), max(scores)),
         "reference": scores.match,

@@ -81,7 +81,7 @@ def prefix(sql: str, step: Step) -> str:
 
 async def worth(sql: str, steps, pool, task, empty_step: float) -> list[float]:
     """What each step is worth, from 0 to 1; `rewards.sql_process` says how."""
-    values, left_ms = [0.0] * len(steps), task.settings.timeout_s * 1e3
+    values, left_ms = [0.0] * len(steps), task.options.timeout_s * 1e3
     for number, step in enumerate(steps):
         if not step.reached:
             continue

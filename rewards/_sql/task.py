@@ -6,90 +6,21 @@ reached, or at midnight UTC (reference answers may say date('now')). What change
 seen. Faults of the data are found here, before any answer is looked at.
 """
 
-import difflib
 import marshal
 import os
 import time
 from collections.abc import Awaitable, Iterable, Mapping
-from dataclasses import dataclass, fields
-from functools import lru_cache
 
 from rewards._sql.pool import Pool, pool_of
-from rewards._sql.shaping import SHAPINGS
 from rewards._sql.url import driver_of, file_of, scheme_of, shown, why_missing
 
-MODES = ("spider", "bird", "strict")
 TASKS_KEPT, TASK_BYTES_KEPT = 4096, 64_000_000
 DAY_S = 86400
 CONNECTING_S = 30.0  # for a worker to connect, and once more, before it counts as stuck
-LEAST = {"memory_mib": 128, "grace_s": 0}
-
-
-@dataclass(frozen=True, eq=False)
-class Settings:
-    """The options of the reward, checked; `rewards.sql` documents them and holds the defaults."""
-
-    mode: str
-    keep_distinct: bool
-    shaping: str
-    timeout_s: float
-    grace_s: float
-    reference_timeout_s: float
-    max_rows: int
-    max_bytes: int
-    memory_mib: int
-    workers: int
-    bare_select: bool
-    strict_format: bool
-
-    def __post_init__(self):
-        for name, known in (("mode", MODES), ("shaping", tuple(SHAPINGS))):
-            value = getattr(self, name)
-            if value not in known:
-                raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            least = LEAST.get(field.name, 1 if field.type is int else 1e-3)
-            if field.type is bool:
-                good, wanted = isinstance(value, bool), "true or false"
-            elif field.type is int:
-                good = type(value) is int and value >= least
-                wanted = f"an integer, at least {least}"
-            elif field.type is float:
-                good = type(value) in (int, float) and least <= value < float("inf")
-                wanted = f"a number, at least {least}"
-            else:
-                continue
-            if not good:
-                raise ValueError(f"{field.name} must be {wanted}, not {value!r}")
-
-
-_settings = lru_cache(maxsize=64, typed=True)(Settings)
-
-
-def settings_of(*values) -> Settings:
-    """The same object for the same options; ValueError for a bad one."""
-    try:
-        return _settings(*values)
-    except TypeError:  # a list or a mapping, which no option takes
-        return Settings(*values)
-
-
-@lru_cache(maxsize=64)
-def check_names(*names: str) -> None:
-    """ValueError for a name that looks like a slip of an option's.
-
-    Others are let through: verl hands every reward function arguments of its own.
-    """
-    known = [field.name for field in fields(Settings)]
-    for name in names:
-        close = difflib.get_close_matches(name, known, 1, 0.75)
-        if close:
-            raise ValueError(f"unknown option {name!r}: did you mean {close[0]!r}?")
 
 
 class Task:
-    """Databases, reference answers and settings of a row.
+    """Databases, reference answers and options (of rewards.sql) of a row.
 
     faults: (outcome, message) for each fault of the data. usable: whether answers can be scored all
     the same, by the reference answers that run. packed: what a worker needs to know, as bytes. empty_gold:
@@ -97,7 +28,7 @@ class Task:
     """
 
     def __init__(self, key: tuple):
-        references, paths, self.settings = key
+        references, paths, self.options = key
         self.references = [reference for reference in strings(references) if reference.strip()]
         self.paths = strings(paths)
         self.day = int(time.time() // DAY_S)
@@ -106,7 +37,7 @@ class Task:
         self.faults: list[tuple[str, str]] = []
         self.packed = b""
         self.extra_s = sum(CONNECTING_S for path in self.paths if scheme_of(path))
-        rest = self.settings.timeout_s + self.settings.grace_s
+        rest = self.options.timeout_s + self.options.grace_s
         self.limit_s = len(self.paths) * rest + self.extra_s
         self.empty_gold = False
 
@@ -150,22 +81,22 @@ class Task:
         targets = []
         for (path, identity), *of_references in zip(databases, *good, strict=True):
             targets.append((path, identity, [reference for _, reference in of_references]))
-        s = self.settings
-        limits = (s.timeout_s, s.grace_s, s.max_rows, s.max_bytes)
-        rule = (s.mode, s.keep_distinct, s.shaping == "soft_f1", limits, targets)
+        o = self.options
+        limits = (o.timeout_s, o.grace_s, o.max_rows, o.max_bytes)
+        rule = (o.mode, o.keep_distinct, o.shaping == "soft_f1", limits, targets)
         self.packed = marshal.dumps(rule)
 
     async def _run_reference(
         self, pool: Pool, sql: str, databases: list
     ) -> list[tuple[bool, bytes]]:
         """(no rows, Reference as bytes) on each database; empty if it does not run on every one."""
-        s = self.settings
-        rule = (s.mode, s.keep_distinct, s.shaping == "soft_f1", s.reference_timeout_s, s.grace_s)
+        o = self.options
+        rule = (o.mode, o.keep_distinct, o.shaping == "soft_f1", o.reference_timeout_s, o.grace_s)
         on_each = []
         for path, identity in databases:
             message = ("reference", path, identity, sql, *rule)
             answer, _ = await pool.run(
-                message, message, s.reference_timeout_s + s.grace_s + self.extra_s
+                message, message, o.reference_timeout_s + o.grace_s + self.extra_s
             )
             if isinstance(answer, str):
                 answer = ("db_missing" if answer == "db_missing" else "gold_error", answer)
@@ -209,8 +140,8 @@ def strings(value) -> tuple[str, ...]:
     return tuple(part[0] for part in parts) if all(len(part) == 1 for part in parts) else ()
 
 
-def key_of(ground_truth, extra_info, settings: Settings) -> tuple:
-    """(reference answers, paths, settings) of a row; a single answer or absolute path as it stands, for speed.
+def key_of(ground_truth, extra_info, options) -> tuple:
+    """(reference answers, paths, options) of a row; a single answer or absolute path as it stands, for speed.
 
     A path may be a URL.
     """
@@ -220,14 +151,14 @@ def key_of(ground_truth, extra_info, settings: Settings) -> tuple:
         found = (path for path in (*strings(paths), *strings(more)) if path)
         paths = tuple(path if scheme_of(path) else os.path.abspath(path) for path in found)
     references = ground_truth if type(ground_truth) is str else strings(ground_truth)
-    return references, paths, settings
+    return references, paths, options
 
 
 def pool_for(key: tuple) -> Pool:
     """The workers for a row. ValueError for a driver that is not installed."""
-    _, paths, settings = key
+    _, paths, options = key
     driver = "" if type(paths) is str else driver_of(paths)
-    return pool_of(settings.workers, settings.memory_mib << 20, driver)
+    return pool_of(options.workers, options.memory_mib << 20, driver)
 
 
 def known_task(pool: Pool, key: tuple) -> Task | None:

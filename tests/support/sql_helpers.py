@@ -56,7 +56,7 @@ def outcome(*arguments, **options):
 
 
 MODES = {
-    "spider": {},
+    "spider": {"keep_distinct": False},
     "keep": {"keep_distinct": True},
     "bird": {"mode": "bird"},
     "strict": {"mode": "strict"},

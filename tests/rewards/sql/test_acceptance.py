@@ -14,7 +14,7 @@ DATA = SHARED / "sql"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no acceptance data at {DATA}")
 
 RULES = {
-    "spider": {"mode": "spider"},
+    "spider": {"mode": "spider", "keep_distinct": False},
     "spider_keep_distinct": {"mode": "spider", "keep_distinct": True},
     "bird": {"mode": "bird"},
 }
@@ -64,6 +64,7 @@ def test_every_accepted_reference_is_accepted():
                     f"```sql\n{answer}\n```",
                     references_of(case),
                     {"db": str(DATA / case["db_path"])},
+                    keep_distinct=False,
                 )
                 for case in cases
                 for answer in case["alt_golds"]
@@ -94,7 +95,9 @@ def test_hostile_cases(mode):
                 text = f"```sql\n{case['sql']}\n```" if case["sql"] is not None else ""
             info = {"db": str(DATA / case["db"])}
             start = time.monotonic()
-            result = await compute_score("", text, case["gold"], info, mode=mode)
+            result = await compute_score(
+                "", text, case["gold"], info, mode=mode, keep_distinct=False
+            )
             seconds = time.monotonic() - start
             match = (expect["match_by_mode"] or {}).get(mode, expect["match"])
             good = match is None or result["acc"] == float(match)

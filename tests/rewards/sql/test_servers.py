@@ -184,7 +184,7 @@ def test_the_modes(server):
     assert outcome(f"{REFERENCE} ORDER BY id DESC", url, f"{REFERENCE} ORDER BY id") == "mismatch"
     twice = "SELECT name FROM item WHERE name = 'gear'"
     once = twice.replace("SELECT", "SELECT DISTINCT")
-    options = {"spider": {}, "keep": {"keep_distinct": True}, "bird": {"mode": "bird"},
+    options = {"spider": {"keep_distinct": False}, "keep": {}, "bird": {"mode": "bird"},
                "strict": {"mode": "strict"}}  # fmt: skip
     found = {name: outcome(once, url, twice, **more) for name, more in options.items()}
     assert found == {"spider": "match", "keep": "mismatch", "bird": "match", "strict": "mismatch"}

@@ -21,17 +21,17 @@ def db(tmp_path_factory):
     return make_database(tmp_path_factory.mktemp("pool") / "numbers.sqlite", NUMBERS)
 
 
-def script(body):
-    head = f"""
-        import asyncio, os, sys, time
-        sys.path.insert(0, {str(ROOT)!r})
-        from rewards.sql import compute_score
-        LOOP = {LOOP!r}
+BARE = f"""
+    import asyncio, os, sys, time
+    sys.path.insert(0, {str(ROOT)!r})
+    LOOP = {LOOP!r}
+"""
+HEAD = f"""{BARE}
+    from rewards.sql import compute_score
 
-        def ask(sql, db, **options):
-            return compute_score("", f"```sql\\n{{sql}}\\n```", "SELECT 1", {{"db": db}}, **options)
-    """
-    return textwrap.dedent(head) + textwrap.dedent(body)
+    def ask(sql, db, **options):
+        return compute_score("", f"```sql\\n{{sql}}\\n```", "SELECT 1", {{"db": db}}, **options)
+"""
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def spawn(db):
     """Start a script on the database; its output is closed, and it is gone, after the test."""
     started = []
 
-    def start(body, python=sys.executable):
-        command = [python, "-c", script(body), db]
+    def start(body, python=sys.executable, head=HEAD):
+        command = [python, "-c", textwrap.dedent(head) + textwrap.dedent(body), db]
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         return started[-1]
 
@@ -157,18 +157,32 @@ OTHER_PYTHONS = [
 def test_other_python_versions(spawn, python):
     if python is None:
         pytest.skip("no Python 3.10 or 3.12 in ~/.pyenv/versions")
+    # The worker runs with the standard library alone; the options' class needs pydantic.
     body = """
+        from rewards._sql.task import key_of, new_task, pool_for
+
+        class Options:
+            mode, keep_distinct, shaping = "spider", True, "arctic"
+            timeout_s, grace_s, reference_timeout_s = 0.2, 1.0, 30.0
+            max_rows, max_bytes, memory_mib, workers = 10_000, 8_000_000, 1024, 2
+
+        async def ask(query, db):
+            key = key_of("SELECT 1", {"db": db}, Options)
+            pool = pool_for(key)
+            answer, _ = await (await new_task(pool, key)).run(pool, query)
+            return answer if isinstance(answer, str) else answer[0]
+
         async def main():
             queries = [
                 "SELECT 1", "SELECT " + "1+" * 300 + "1", "SELECT 1" + " UNION SELECT 1" * 200,
                 "SELECT 1; SELECT 2", "SELECT '\\ud800'", "SELECT 1\\0", "DROP TABLE n",
                 "SELECT 'a' LIKE '" + "%a" * 300 + "'", "SELECT count(*) FROM n -- ;", LOOP,
             ]
-            return await asyncio.gather(*(ask(q, sys.argv[1], timeout_s=0.2) for q in queries))
+            return await asyncio.gather(*(ask(query, sys.argv[1]) for query in queries))
 
-        print(*(result["outcome"] for result in asyncio.run(main())))
+        print(*asyncio.run(main()))
     """
-    output, _ = spawn(body, str(python)).communicate(timeout=30)
+    output, _ = spawn(body, str(python), head=BARE).communicate(timeout=30)
     assert output.split() == [
         "match", "limit", "limit", "multiple_statements", "syntax_error", "syntax_error",
         "forbidden", "limit", "mismatch", "timeout",

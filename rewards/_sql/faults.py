@@ -4,19 +4,19 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from rewards._rows import RowError, ground_truth_of, info_of
-from rewards._sql.task import Settings, Task, key_of, pool_for
+from rewards._sql.task import Task, key_of, pool_for
 
 TASKS_AT_ONCE = 64
 
 
-async def _check(rows: list, settings: Settings) -> list[dict]:
+async def _find(rows: list, options) -> list[dict]:
     from tqdm import tqdm
 
     faults: list[dict] = []
     rows_of: dict[tuple, list[int]] = {}
     for index, row in enumerate(rows):
         try:
-            rows_of.setdefault(key_of(ground_truth_of(row), info_of(row), settings), []).append(
+            rows_of.setdefault(key_of(ground_truth_of(row), info_of(row), options), []).append(
                 index
             )
         except (RowError, AttributeError) as error:
@@ -37,11 +37,12 @@ async def _check(rows: list, settings: Settings) -> list[dict]:
     return sorted(faults, key=lambda fault: fault["index"])
 
 
-def check(rows, settings: Settings) -> list[dict]:
+def find(rows, options) -> list[dict]:
+    """Faults of the rows under the options of rewards.sql, in row order."""
     rows = list(rows)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(_check(rows, settings))
+        return asyncio.run(_find(rows, options))
     with ThreadPoolExecutor(1) as thread:  # called in a coroutine, whose loop cannot run another
-        return thread.submit(asyncio.run, _check(rows, settings)).result()
+        return thread.submit(asyncio.run, _find(rows, options)).result()
