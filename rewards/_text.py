@@ -2,6 +2,7 @@
 
 A text is folded first: NFKC, lower case, simplified characters, no invisible ones, no blanks between
 Chinese characters. All else takes folded text and needs linear time. Words are in `_text.yaml`.
+Simplified characters are those of OpenCC.
 Not covered: grammar and truth. A text of well-formed nonsense is prose to these.
 """
 
@@ -10,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import opencc
 import yaml
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff"
@@ -37,8 +39,11 @@ def load(name: str) -> dict:
 
 
 WORDS = load("_text.yaml")
-PAIRS = "".join(WORDS["variants"].split())
-VARIANTS = str.maketrans(PAIRS[::2] + "’", PAIRS[1::2] + "'")
+# Each character's simplified one, whatever stands beside it: so a word folds alike alone and in a text.
+CHARACTERS = [chr(code) for code in (*range(0x3400, 0x4DC0), *range(0x4E00, 0xA000))]
+SIMPLIFIED = opencc.OpenCC("t2s").convert("\n".join(CHARACTERS)).split("\n")
+VARIANTS = {ord(a): b for a, b in zip(CHARACTERS, SIMPLIFIED, strict=True) if a != b <= "\u9fff"}
+VARIANTS |= str.maketrans({"甦": "苏", "’": "'"})  # OpenCC simplifies the first only in its phrases
 FUNCTION_WORDS = {
     token for line in WORDS["function_words"] for token in TOKEN.findall(line.translate(VARIANTS))
 }
