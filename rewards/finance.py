@@ -23,59 +23,56 @@ Not covered: whether any of it is true; double negation beyond idioms; a good te
 with the question's company put in. For those, see reward=judge.
 """
 
+from pydantic import Field, model_validator
+
 from rewards import _finance_text as text
-from rewards._options import check_number, options_of, refuse_unknown
+from rewards import _options
 
 BANDS = {"excellent": 0.7, "good": 0.4, "fair": 0.1}
 
 
-def compute_score(
-    data_source,
-    solution_str,
-    ground_truth,
-    extra_info=None,
-    *,
-    accuracy_weight=0.4,
-    risk_assessment_weight=0.3,
-    recommendation_weight=0.2,
-    language_quality_weight=0.1,
-    negative_penalty=0.2,  # each
-    warning_bonus=0.05,
-    diversification_bonus=0.05,
-    max_reward=1.0,
-    min_reward=-1.0,
-    shortest=100,
-    longest=1200,
-    **unknown,
-) -> dict:
+class Options(_options.Options):
+    accuracy_weight: float = Field(0.4, ge=0)
+    risk_assessment_weight: float = Field(0.3, ge=0)
+    recommendation_weight: float = Field(0.2, ge=0)
+    language_quality_weight: float = Field(0.1, ge=0)
+    negative_penalty: float = Field(0.2, ge=0)  # each
+    warning_bonus: float = Field(0.05, ge=0)
+    diversification_bonus: float = Field(0.05, ge=0)
+    max_reward: float = 1.0
+    min_reward: float = -1.0
+    shortest: float = Field(100, ge=1)
+    longest: float = Field(1200, ge=1)
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if self.min_reward > self.max_reward:
+            raise ValueError(f"min_reward must be at most max_reward ({self.max_reward:g})")
+        if self.longest < self.shortest:
+            raise ValueError(f"longest must be at least shortest ({self.shortest:g})")
+        return self
+
+    def shares(self, kind: str) -> dict[str, float]:
+        """The weights or the bonuses, by the first word of their names."""
+        return {name.split("_")[0]: share for name, share in self if name.endswith(kind)}
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **options) -> dict:
     """Score one answer. extra_info: {"query": text, "context": text} or {"messages": the prompt}.
 
     ValueError for a bad option; nothing else, whatever the answer says.
     """
-    weights = {
-        "accuracy_weight": accuracy_weight,
-        "risk_assessment_weight": risk_assessment_weight,
-        "recommendation_weight": recommendation_weight,
-        "language_quality_weight": language_quality_weight,
-    }
-    bonuses = {"warning_bonus": warning_bonus, "diversification_bonus": diversification_bonus}
-    refuse_unknown(unknown, compute_score)
-    for name, number in {**weights, **bonuses, "negative_penalty": negative_penalty}.items():
-        check_number(name, number, 0)
-    check_number("max_reward", max_reward)
-    check_number("min_reward", min_reward, most=max_reward)
-    check_number("shortest", shortest, 1)
-    check_number("longest", longest, shortest)
-
+    o = Options.of(options)
     found = text.read(solution_str, extra_info)
     relevance = text.relevance_of(found, text.asked(extra_info), ground_truth)
-    trust = text.trust_of(found, relevance, shortest)
-    parts = text.parts_of(found, relevance, longest)
+    trust = text.trust_of(found, relevance, o.shortest)
+    parts = text.parts_of(found, relevance, o.longest)
     parts = {name: trust * part for name, part in parts.items()}
-    extras = {name: float(name in found.said) for name in ("warning", "diversification")}
-    score = sum(weight * parts[name.split("_")[0]] for name, weight in weights.items())
-    score += trust * sum(bonus * extras[name.split("_")[0]] for name, bonus in bonuses.items())
-    score = max(min_reward, min(max_reward, score) - negative_penalty * found.promises)
+    bonuses = o.shares("_bonus")
+    extras = {name: float(name in found.said) for name in bonuses}
+    score = sum(weight * parts[name] for name, weight in o.shares("_weight").items())
+    score += trust * sum(bonus * extras[name] for name, bonus in bonuses.items())
+    score = max(o.min_reward, min(o.max_reward, score) - o.negative_penalty * found.promises)
     return {
         "score": float(score),
         "band": next((band for band, least in BANDS.items() if score >= least), "poor"),
@@ -90,14 +87,12 @@ def compute_score(
 
 def bars(**options) -> dict:
     """The range, what a reference scores at least, and what an empty or random answer at most."""
-    given = options_of(compute_score) | options
-    low, high = given["min_reward"], given["max_reward"]
-    weight = sum(given[name] for name in given if name.endswith("_weight"))
-    reference = round(BANDS["excellent"] * min(1.0, weight), 6)
+    o = Options.of(options)
+    reference = round(BANDS["excellent"] * min(1.0, sum(o.shares("_weight").values())), 6)
     return {
-        "range": (low, high),
-        "reference": min(reference, high),
-        "empty": max(low, min(high, BANDS["fair"])),
+        "range": (o.min_reward, o.max_reward),
+        "reference": min(reference, o.max_reward),
+        "empty": max(o.min_reward, min(o.max_reward, BANDS["fair"])),
     }
 
 

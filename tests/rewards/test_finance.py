@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from data_prep import _finance_demo
 from rewards import _text, finance
+from rewards._options import defaults
 
 DATA = yaml.safe_load((ROOT / "tests/support/finance_samples.yaml").read_text("utf-8"))
 QUESTIONS, SAMPLES, WORDS = DATA["questions"], DATA["samples"], DATA["terms"]
@@ -157,11 +158,11 @@ def test_the_references_of_the_demo_are_excellent():
     assert finance.reference_answer("", {}) is None and finance.reference_answer(None, None) is None
 
 
-@pytest.mark.parametrize("name", list(finance.compute_score.__kwdefaults__))
+@pytest.mark.parametrize("name", defaults(finance.Options))
 def test_every_option_counts(name):
     """On one of these answers at least: very good, very bad, good, short."""
     new = {"max_reward": 0.5, "min_reward": -0.1, "shortest": 10, "longest": 100}
-    value = new.get(name, 2 * finance.compute_score.__kwdefaults__[name])
+    value = new.get(name, 2 * defaults(finance.Options)[name])
     good = next(answer for band, at, answer in SAMPLES if (band, at) == ("good", "tsmc"))
     advice = "投資有風險，應該分散投資到不同的產業。"
     for answer in (TSMC + "必漲。", "台積電的營收不錯。" + "必漲！" * 20, good + advice, good[:30]):
