@@ -1,280 +1,133 @@
-"""What Python code does as a trading strategy: entry, exit, risk, indicators, backtest, faults.
-
-An entry is a comparison of market data that decides over something called an entry (`buy = rsi < 30`,
-`if rsi < 30: self.buy()`) or over the sign of something called a signal (`np.where(rsi < 30, 1, 0)`);
-so for an exit. Something that they depend on is called like a price or an indicator. An indicator is
-computed from data, or what a call with data gives. All of it must be live (see `_trading/python_flow`): what
-nothing depends on does not count.
-"""
+"""Python in a response: found, and parsed. Nothing is ever executed."""
 
 import ast
+import io
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache
+import textwrap
+import tokenize
+import warnings
+from dataclasses import dataclass
+from itertools import accumulate
 
-from rewards import _text
-from rewards._trading.python_code import called, chain, text_of, words
-from rewards._trading.python_flow import Flow, Step, keys_in
+DEPTH = 100  # of the tree, and of brackets: more is an attack on the parser
+PYTHON = {"python", "python3", "py", "py3", "ipython"}
+IDLE = (
+    ast.Expr,
+    ast.Pass,
+    ast.Import,
+    ast.ImportFrom,
+)  # prose, or a list of names, is that as well
 
-WORDS = _text.load("trading.yaml")
-ORDERINGS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
-ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Pow, ast.Mod)
-SIDE_CHARS = 24  # of a text that names a side of the market
-
-
-def _pattern(listed: str) -> re.Pattern:
-    """For `words`."""
-    return re.compile(f"_(?:{'|'.join(listed.split())})s?_")
-
-
-KNOWN = {name: _pattern(listed) for name, listed in WORDS["single"].items()}
-FAMILIES = {
-    kind: {family: _pattern(listed) for family, listed in WORDS[kind].items()}
-    for kind in ("risk", "indicators", "backtest")
-}
-
-
-@lru_cache(10_000)
-def families(kind: str, name: str) -> frozenset[str]:
-    """The families of `kind` (risk, indicators, backtest) that a name belongs to."""
-    name = words(name)
-    return frozenset(f for f, pattern in FAMILIES[kind].items() if pattern.search(name))
-
-
-def names_in(node: ast.AST) -> Iterator[str]:
-    """Names of variables, attributes and columns."""
-    for part in ast.walk(node):
-        if hasattr(part, "name_key"):
-            yield part.name_key[1]
+# A fence ends at one of its kind, before the next one that says python, or with the text.
+_FENCE = re.compile(
+    r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*(.*?)"
+    r"(?:^[ \t]*\1[`~]*[ \t]*$|(?=^[ \t]*(?:`{3,}|~{3,})[ \t]*i?py)|\Z)",
+    re.M | re.S,
+)
+_STARTS = re.compile(r"(?:async\s+def|def|class|import|from|@)\s*\w|[\w.\[\]\"']+\s*=[^=]")
+_GOES_ON = re.compile(
+    r"\s|#|[\])}]|[\w.]+\(|(?:if|elif|else|for|while|try|except|finally|with|return)\b"
+)
+_DEFINES = re.compile(r"^(?:def|class) \w+.*:|^(?:import|from) \w", re.M)
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
 
 
 @dataclass
-class Strategy:
-    """Strengths from 0 to 1, but for sets."""
+class Code:
+    """What of Python is in a response. `outcome`: parsed, syntax_error (in any part), no_code."""
 
-    entry: float = 0.0
-    exit: float = 0.0
-    risk: float = 0.0
-    indicators: set = field(default_factory=set)
-    backtest: set = field(default_factory=set)
-    formulas: int = 0  # different computations with data
-    combined: int = 0  # indicators that entries and exits depend on
-    custom: bool = False  # a computation with several indicators
-    adaptive: bool = False  # a limit or a size that follows the data
-    faults: set = field(default_factory=set)
-    words: set = field(default_factory=set)  # of names and short texts
+    outcome: str
+    tree: ast.Module  # all parts that parse
+    comments: set[str]
+    fence: str  # of the first part: its language, "" for none given, bare for no fence
+    prose: str
 
 
-class Reading:
-    """One reading of some code."""
-
-    def __init__(self, flow: Flow):
-        self.flow, self.found = flow, Strategy()
-        self.steps = [s for s in flow.steps if s.live and s.kind != "quiet"]
-        self.decided: dict[int, bool] = {}
-        self.conditions: set = set()  # keys of names that hold the outcome of a comparison
-        start = {k for s in self.steps if any(map(self.decides, s.tests())) for k in s.narrow}
-        self.decided.clear()
-        self.conditions = flow.closure(start, forward=True, narrow=True)
-        self.sides: dict[str, set] = {"entry": set(), "exit": set()}  # steps' conditions, as text
-        self.deciding: dict[int, ast.expr] = {}  # the conditions of entries and exits, by id
-        self.texts: dict[int, str] = {}
-
-    def decides(self, value: ast.expr) -> bool:
-        """Whether a comparison of market data is in it."""
-        if id(value) not in self.decided:
-            self.decided[id(value)] = any(map(self._decides, ast.walk(value)))
-        return self.decided[id(value)]
-
-    def _decides(self, node: ast.AST) -> bool:
-        if isinstance(node, ast.Compare):
-            return self._compares(node)
-        if isinstance(node, ast.Call) and KNOWN["crossing"].search(words(called(node))):
-            return bool(keys_in(node) & self.flow.data)
-        return getattr(node, "name_key", None) in self.conditions
-
-    def _compares(self, node: ast.Compare) -> bool:
-        """Market data against something else: no text, no length, no type."""
-        sides = [node.left, *node.comparators]
-        if not all(isinstance(op, ORDERINGS) for op in node.ops):
-            return False
-        for side in sides:
-            if isinstance(side, ast.Call) and called(side) in ("len", "isinstance", "type"):
-                return False
-            if isinstance(side, ast.Constant) and not isinstance(side.value, int | float):
-                return False
-        if len({ast.dump(side) for side in sides}) < len(sides):
-            self.found.faults.add("compares with itself")
-            return False
-        return bool(keys_in(node) & self.flow.data)
-
-    def read(self) -> Strategy:
-        risk: dict[str, float] = {}
-        formulas, indicated = set(), set()
-        for step in self.steps:
-            for label, values in bindings(step):
-                self._side(step, label, values)
-                for family in families("risk", label):
-                    strength = 1.0 if self._computes(values) else 0.5
-                    risk[family] = max(strength, risk.get(family, 0.0))
-                if self._computes(values, calls=True):
-                    indicated |= families("indicators", label)
-                    self.found.backtest |= families("backtest", label)
-                    self._adapts(label, values)
-        tests = {id(test): test for step in self.steps for test in step.tests()}
-        for node in [n for test in tests.values() for n in ast.walk(test)]:
-            if said := getattr(node, "name_key", ("", ""))[1] or text_of(node):
-                self.found.words |= set(words(said[:SIDE_CHARS]).split("_"))
-            if isinstance(node, ast.Call):
-                self._call(node, indicated)
-            elif isinstance(node, ast.BinOp | ast.Compare):
-                self._formula(node, risk, formulas)
-        if self.flow.undefined:
-            self.found.faults.add("undefined names")
-        entry, exit_ = self.sides["entry"], self.sides["exit"]
-        if entry and entry == exit_:
-            self.found.faults.add("exit is entry")
-        self.found.indicators, self.found.formulas = indicated, len(formulas)
-        keys = set().union(*map(keys_in, self.deciding.values()))
-        needed = self.flow.closure(keys, forward=False, narrow=True)
-        if any(
-            KNOWN["market"].search(words(name)) or families("indicators", name)
-            for _, name in needed
-        ):
-            self.found.entry, self.found.exit = float(bool(entry)), float(bool(exit_))
-            self.found.combined = len(self._combined(needed))
-        used = sum(strength == 1 for strength in risk.values())
-        self.found.risk = min(1.0, 0.75 * used) if used else 0.4 * bool(risk)
-        return self.found
-
-    def _computes(self, values: list[ast.expr], calls: bool = False) -> bool:
-        """Whether arithmetic with data is in it, or (calls) a call that gets data."""
-        kinds = (ast.BinOp, ast.Call) if calls else ast.BinOp
-        return any(
-            isinstance(node, kinds) and keys_in(node) & self.flow.data
-            for value in values
-            for node in ast.walk(value)
-        )
-
-    def _side(self, step: Step, label: str, values: list[ast.expr]) -> None:
-        """Take down whether a value enters or leaves the market on a condition."""
-        deciding = [test for test in (*values, *step.guards) if self.decides(test)]
-        if not deciding:
-            return
-        name = words(label)
-        sides = {side for side in self.sides if KNOWN[side].search(name)}
-        if KNOWN["no_signal"].search(name):
-            sides = set()
-        elif KNOWN["signal"].search(name) or (step.kind == "return" and "_strategy_" in name):
-            sides |= self._signed(name, values)
-        for said in filter(None, (text_of(r) for value in values for r in results(value))):
-            if len(said) <= SIDE_CHARS:
-                sides |= {side for side in self.sides if KNOWN[side].search(words(said))}
-        for side in sides:
-            # one expression may give both
-            self.sides[side].add((*map(self._text, deciding), side if len(sides) > 1 else ""))
-        if sides:
-            self.deciding |= {id(test): test for test in deciding}
-
-    def _text(self, test: ast.expr) -> str:
-        if id(test) not in self.texts:
-            self.texts[id(test)] = ast.dump(test)
-        return self.texts[id(test)]
-
-    def _signed(self, name: str, values: list[ast.expr]) -> set[str]:
-        """The sides that a signal's numbers stand for: 1 is in, -1 the other side, 0 out."""
-        numbers = {
-            -r.operand.value if isinstance(r, ast.UnaryOp) else r.value
-            for value in values
-            for r in results(value)
-            if text_of(r) is None
-        }
-        sides = {"entry"} if not numbers or any(n > 0 for n in numbers) else set()
-        held = KNOWN["held"].search(name)
-        if any(n < 0 for n in numbers) or (held and (0 in numbers or not numbers)):
-            sides.add("exit")
-        minus = (n for v in values for n in ast.walk(v) if isinstance(n, ast.BinOp))
-        if any(isinstance(n.op, ast.Sub) and self.decides(n.right) for n in minus):
-            sides.add("exit")
-        return sides
-
-    def _call(self, node: ast.Call, indicated: set) -> None:
-        if not keys_in(node) & self.flow.data:
-            return
-        indicated |= computed_by(node)
-        self.found.backtest |= families("backtest", chain(node))
-        shift = [*node.args[:1], *(k.value for k in node.keywords if k.arg == "periods")]
-        if called(node) == "shift" and shift and isinstance(shift[0], ast.UnaryOp):
-            self.found.faults.add("looks ahead")
-
-    def _formula(self, node: ast.BinOp | ast.Compare, risk: dict, formulas: set) -> None:
-        names = {*names_in(node)}
-        used = {name: families("risk", name) for name in names}
-        if keys_in(node) & self.flow.data and not all(used.values()):
-            for family in set().union(*used.values()):
-                risk[family] = 1.0
-        if isinstance(node, ast.Compare):
-            bounded = any(KNOWN["bounded"].search(words(name)) for name in names)
-            limits = [getattr(side, "value", 0) for side in node.comparators]
-            numbers = [n for n in limits if isinstance(n, int | float)]
-            if bounded and any(not 0 <= n <= 100 for n in numbers):
-                self.found.faults.add("threshold out of range")
-        elif isinstance(node.op, ARITHMETIC) and keys_in(node) & self.flow.data:
-            formulas.add(type(node.op).__name__ + "".join(sorted(names)))
-            if len(set().union(*(families("indicators", name) for name in names))) > 1:
-                self.found.custom = True
-
-    def _adapts(self, label: str, values: list[ast.expr]) -> None:
-        if KNOWN["adapting"].search(words(label)):
-            named = [name for value in values for name in names_in(value)]
-            self.found.adaptive |= any(KNOWN["measured"].search(words(n)) for n in named)
-
-    def _combined(self, needed: set) -> set[str]:
-        """The indicators that entries and exits depend on."""
-        found = set()
-        for step in self.steps:
-            if step.narrow & needed:
-                calls = (node for node in step.nodes() if isinstance(node, ast.Call))
-                named = (families("indicators", label) for label in step.labels)
-                found = found.union(*named, *map(computed_by, calls))
-        return found & self.found.indicators
+def read(response: str) -> Code:
+    """The Python of a response: all of its parts as one tree."""
+    blocks, prose = split(response)
+    body, fences, broken, comments = [], [], [], set()
+    for language, text in blocks:
+        tree = parse(text)
+        if tree is None:
+            broken.append(language)
+        elif not all(isinstance(s, IDLE) or getattr(s, "value", s) is None for s in tree.body):
+            body += tree.body
+            fences.append(language)
+            comments |= tree.comments
+        elif language == "bare":
+            prose += "\n" + text
+    outcome = "parsed" if fences else "no_code"
+    if any(broken) or (broken and not fences):  # a fence without a language may hold some output
+        looks = "bare" not in broken or _DEFINES.search(blocks[0][1])
+        outcome, prose = ("syntax_error", prose) if looks else ("no_code", response)
+    return Code(outcome, ast.Module(body, []), comments, (fences or [""])[0], prose)
 
 
-def computed_by(call: ast.Call) -> set[str]:
-    """The indicators that a call computes; `self.I(talib.SMA, ...)` calls its first argument."""
-    wrapped = call.args[:1] if called(call) == "I" else []
-    names = [chain(call), *(getattr(function, "attr", "") for function in wrapped)]
-    return set().union(*(families("indicators", name) for name in names))
+def split(response: str) -> tuple[list[tuple[str, str]], str]:
+    """([(language, code)], prose). Code without any fence has the language `bare`."""
+    blocks = [(fence[2].lower(), textwrap.dedent(fence[3])) for fence in _FENCE.finditer(response)]
+    blocks = [block for block in blocks if block[0] in PYTHON or not block[0]]
+    prose = _FENCE.sub("", response)
+    if blocks:
+        return blocks, prose
+    code, other, inside = [], [], False  # from a line that starts some code, while it goes on
+    for line in textwrap.dedent(prose).split("\n"):
+        if line.strip():
+            inside = bool(_STARTS.match(line) or (inside and _GOES_ON.match(line)))
+        (code if inside else other).append(line)
+    return [("bare", "\n".join(code))] if code else [], "\n".join(other)
 
 
-def bindings(step: Step) -> Iterator[tuple[str, list[ast.expr]]]:
-    """(name, values) of a step itself, of the entries of dicts and the keyword arguments in it."""
-    yield "_".join(step.labels), step.values
-    for node in step.nodes():
-        if isinstance(node, ast.keyword) and node.arg:
-            yield node.arg, [node.value]
-        elif isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values, strict=True):
-                if key is not None and text_of(key):
-                    yield text_of(key), [value]
+def parse(code: str) -> ast.Module | None:
+    """The tree; None if this is not Python, or too deep to be read."""
+    brackets = ((mark in "([{") - (mark in ")]}") for mark in code)
+    if max(accumulate(brackets), default=0) > DEPTH:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of "\d" in the model's code
+            tree = ast.parse(code)
+            tokens = tokenize.generate_tokens(io.StringIO(code).readline)
+            tree.comments = {token.string for token in tokens if token.type == tokenize.COMMENT}
+    except (SyntaxError, ValueError, MemoryError, RecursionError, tokenize.TokenError):
+        return None
+    level = [tree]
+    for _ in range(DEPTH + 1):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    return None if level else tree
 
 
-def results(value: ast.expr) -> Iterator[ast.expr]:
-    """The constants that an expression may come out as: of branches, `where`, calls, and lists."""
-    waiting = [value]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.IfExp):
-            waiting += [node.body, node.orelse]
-        elif isinstance(node, ast.Call):
-            waiting += [*node.args, *(k.value for k in node.keywords)]
-        elif isinstance(node, ast.Tuple | ast.List | ast.Dict):
-            waiting += node.values if isinstance(node, ast.Dict) else node.elts
-        elif isinstance(node, ast.BinOp):
-            waiting += [node.left, node.right]
-        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            if isinstance(node.operand, ast.Constant) and node.operand.value in (1, 2):
-                yield node
-        elif isinstance(node, ast.Constant) and (text_of(node) or node.value in (0, 1, 2)):
-            yield node
+def words(name: str) -> str:
+    """A name as lower-case words between underscores: `takeProfit_2` is `_take_profit_2_`."""
+    return "_" + "_".join(_WORD.findall(name)).lower() + "_"
+
+
+def name_of(node: ast.AST) -> str:
+    """The name of a variable, an attribute, a column, or a call; else empty.
+
+    x of `x`, `self.x`, `df["x"]`, `df.loc[rows, "x"]`; df_rolling_mean of `df["x"].rolling(9).mean()`.
+    """
+    if isinstance(node, ast.Call):
+        found, part = [], node.func
+        while isinstance(part, ast.Attribute | ast.Call | ast.Subscript):
+            found += [part.attr] if isinstance(part, ast.Attribute) else []
+            part = part.func if isinstance(part, ast.Call) else part.value
+        found += [part.id] if isinstance(part, ast.Name) else []
+        return "_".join(reversed(found))
+    index = getattr(node, "slice", None)
+    index = index.elts[-1] if isinstance(index, ast.Tuple) and index.elts else index
+    name = getattr(node, "id", "") or getattr(node, "attr", "") or getattr(index, "value", "")
+    return name if isinstance(name, str) else ""
+
+
+def called(call: ast.Call) -> str:
+    """The name of what is called, without what it belongs to."""
+    return getattr(call.func, "attr", "") or getattr(call.func, "id", "")
+
+
+def names(node: ast.AST) -> frozenset[str]:
+    """All names in some code; kept with the node."""
+    if not hasattr(node, "names"):
+        node.names = frozenset(filter(None, map(name_of, ast.walk(node))))
+    return node.names

@@ -15,8 +15,8 @@ from helpers import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards._options import options_of
-from rewards.trading import bars, compute_score, reference_answer
+from rewards._options import defaults
+from rewards.trading import Options, bars, compute_score, reference_answer
 
 PROMPT = "Create a RSI-based trading strategy for SPY with a trend filter"
 INFO = {"messages": [{"role": "user", "content": PROMPT}]}
@@ -394,7 +394,7 @@ OPTIONS = {
 
 
 def test_every_option_changes_the_score():
-    assert set(OPTIONS) == set(options_of(compute_score))
+    assert set(OPTIONS) == set(defaults(Options))
     for name, value in OPTIONS.items():
         answer = "" if name.endswith("_penalty") else BEST
         assert score(answer, **{name: value}) != score(answer), name
@@ -414,14 +414,14 @@ def test_bad_options_are_refused():
         grade(BEST, documentation_bonus=1.1)
     with pytest.raises(ValueError, match="at most 0"):
         grade(BEST, incomplete_penalty=0.1)
-    with pytest.raises(ValueError, match="did you mean 'completeness_weight'"):
+    with pytest.raises(ValueError, match="Did you mean completeness_weight"):
         grade(BEST, completness_weight=0.1)
 
 
 def test_the_yaml_shows_the_defaults():
     file = ROOT / "conf/reward/trading.yaml"
     function = yaml.safe_load(file.read_text())["custom_reward_function"]
-    assert function["reward_kwargs"] == options_of(compute_score)
+    assert function["reward_kwargs"] == defaults(Options)
 
 
 @pytest.mark.parametrize("options", [{}, {"documentation_bonus": 0}, {"syntax_error_penalty": -2}])

@@ -1,0 +1,172 @@
+"""What Python code does as a trading strategy: entry, exit, risk, indicators, backtest, faults.
+
+An entry is a comparison of market data that decides over something called an entry (`buy = rsi < 30`,
+`if rsi < 30: self.buy()`) or over the sign of something called a signal (`np.where(rsi < 30, 1, 0)`);
+so for an exit. An indicator is computed from data, or what a call with data gives. All of it must be
+live (see `flow`): what nothing depends on does not count.
+"""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
+
+from rewards import _text
+from rewards._trading.code import called, name_of, names, words
+from rewards._trading.flow import Flow, Step
+
+ORDERINGS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
+NOT_MARKET = {"len", "isinstance", "type"}
+SIDES = ("entry", "exit")
+SIDE_CHARS = 24  # of a text that names a side of the market
+
+# kind → family → names. In `single` each family is a kind of its own.
+FAMILIES = {
+    kind: {f: re.compile(f"_(?:{'|'.join(listed.split())})s?_") for f, listed in known.items()}
+    for kind, known in _text.load("trading.yaml").items()
+    if kind in ("single", "risk", "indicators", "backtest")
+}
+
+
+@lru_cache(10_000)
+def _families(kind: str, name: str) -> frozenset[str]:
+    name = words(name)
+    return frozenset(f for f, pattern in FAMILIES[kind].items() if pattern.search(name))
+
+
+def families(kind: str, listed: Iterable[str]) -> set[str]:
+    """The families of a kind that some names belong to."""
+    return set().union(*(_families(kind, name) for name in listed))
+
+
+class Strategy:
+    """What is there of a strategy; entry, exit and risk from 0 to 1."""
+
+    def __init__(self, flow: Flow):
+        self.faults = {"undefined names"} if flow.undefined else set()
+        self.words: set[str] = set()  # of names and short texts
+        self.formulas: set = set()  # different computations with data
+        self._data, self._steps = flow.data, [step for step in flow.steps if step.live]
+        self._text, self._compares = cache(ast.dump), cache(self._any_comparison)
+        compared = (s.writes for s in self._steps if any(map(self._compares, s.tests)))
+        # names that hold the outcome of a comparison
+        self._outcomes = flow.closure(set().union(*compared), forward=True)
+        self._sides: dict[str, set] = {side: set() for side in SIDES}  # their conditions, as text
+        self._deciding: set[str] = set()  # names in them
+        self._named, self._computed, self._sized = set(), set(), set()  # sized: by a formula
+        for step in self._steps:
+            for label, values in bindings(step):
+                self._side(step, label, values)
+                self._value(label, values)
+        for test in {id(test): test for step in self._steps for test in step.tests}.values():
+            for node in ast.walk(test):
+                self._expression(node)
+        self.indicators = families("indicators", self._computed)
+        self.backtest = families("backtest", self._computed)
+        # a limit or a size follows an indicator
+        rules = (step for step in self._steps if families("risk", self._sized & step.writes))
+        self.adaptive = any(families("indicators", step.reads) for step in rules)
+        used, mentioned = families("risk", self._sized), families("risk", self._named)
+        self.risk = min(1.0, 0.75 * len(used)) if used else 0.4 * bool(mentioned)
+        needed = flow.closure(self._deciding, forward=False)
+        self.combined = families("indicators", needed) & self.indicators
+        market = families("indicators", needed) or "market" in families("single", needed)
+        self.entry, self.exit = (float(bool(market and self._sides[side])) for side in SIDES)
+        if self._sides["entry"] and self._sides["entry"] == self._sides["exit"]:
+            self.faults.add("exit is entry")
+
+    def _value(self, label: str, values: list[ast.expr]) -> None:
+        """Take down what a value is called, and how it comes about."""
+        inside = [node for value in values for node in ast.walk(value) if self._computes(node)]
+        self._named.add(label)
+        self._computed |= {label} if inside else set()
+        self._sized |= {label} if any(isinstance(node, ast.BinOp) for node in inside) else set()
+
+    def _expression(self, node: ast.AST) -> None:
+        """Take down what is computed, and how."""
+        text = name_of(node) or getattr(node, "value", "")
+        self.words.update(words(text[:SIDE_CHARS]).split("_") if isinstance(text, str) else ())
+        if not self._computes(node):
+            return
+        parts = [*node.args, *node.keywords] if isinstance(node, ast.Call) else [node]
+        parts = node.comparators if isinstance(node, ast.Compare) else parts
+        numbers = [o for part in parts for o in outcomes_of(part) if isinstance(o, int | float)]
+        if isinstance(node, ast.Call):  # `self.I(talib.SMA, ...)` calls its first argument
+            functions = (arg for arg in node.args if isinstance(arg, ast.Attribute))
+            self._computed |= {name_of(node), *map(name_of, functions)}
+            if "shifting" in families("single", [called(node)]) and min(numbers, default=0) < 0:
+                self.faults.add("looks ahead")
+            return
+        if not all(families("risk", [name]) for name in names(node)):  # beside other data
+            self._sized |= names(node)
+        if isinstance(node, ast.BinOp):
+            self.formulas.add((type(node.op), names(node)))
+        elif "bounded" in families("single", names(node)) and not all(
+            0 <= n <= 100 for n in numbers
+        ):
+            self.faults.add("threshold out of range")
+
+    def _computes(self, node: ast.AST) -> bool:
+        """Whether it is a formula, a comparison or a call with data."""
+        kinds = ast.BinOp | ast.Compare | ast.Call
+        return isinstance(node, kinds) and bool(names(node) & self._data)
+
+    def _any_comparison(self, value: ast.expr) -> bool:
+        return any(map(self._comparison, filter(self._computes, ast.walk(value))))
+
+    def _comparison(self, node: ast.AST) -> bool:
+        """Whether it compares data with something else: no text, no length, no type."""
+        if isinstance(node, ast.Call):
+            return "crossing" in families("single", [called(node)])
+        if not isinstance(node, ast.Compare):
+            return False
+        sides = [node.left, *node.comparators]
+        if len(set(map(self._text, sides))) < len(sides):
+            self.faults.add("compares with itself")
+            return False
+        fixed = (side.value for side in sides if isinstance(side, ast.Constant))
+        ordered = all(isinstance(op, ORDERINGS) for op in node.ops) and not NOT_MARKET & names(node)
+        return ordered and all(isinstance(value, int | float) for value in fixed)
+
+    def _side(self, step: Step, label: str, values: list[ast.expr]) -> None:
+        """Take down whether a value enters or leaves the market on a condition."""
+        tests = (*values, *step.guards)
+        tests = [t for t in tests if self._compares(t) or names(t) & self._outcomes]
+        if not tests:
+            return
+        kinds = families("single", [label])
+        kinds = set() if "no_signal" in kinds else kinds
+        outcomes = [outcome for value in values for outcome in outcomes_of(value)]
+        texts = [o for o in outcomes if isinstance(o, str) and len(o) <= SIDE_CHARS]
+        sides = (kinds | families("single", texts)) & set(SIDES)
+        if "signal" in kinds:
+            numbers = [o for o in outcomes if type(o) in (int, float) and abs(o) <= 2]
+            least, most = min(numbers, default=0), max(numbers, default=1)
+            sides |= {"entry"} if most > 0 else set()
+            sides |= {"exit"} if least < 0 or (least == 0 and "held" in kinds) else set()
+        for side in sides:  # one expression may give both
+            self._sides[side].add((*map(self._text, tests), side if len(sides) > 1 else ""))
+        self._deciding.update(*(map(names, tests) if sides else ()))
+
+
+def bindings(step: Step) -> Iterator[tuple[str, list[ast.expr]]]:
+    """(name, values) of a step itself, of the entries of dicts and the keyword arguments in it."""
+    yield step.label, step.values
+    for node in (node for value in step.values for node in ast.walk(value)):
+        if isinstance(node, ast.keyword) and node.arg:
+            yield node.arg, [node.value]
+        elif isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(getattr(key, "value", None), str):
+                    yield key.value, [value]
+
+
+def outcomes_of(node: ast.AST) -> Iterator[object]:
+    """The constants that an expression may come out as: not those that it compares, or indexes."""
+    if isinstance(node, ast.Constant):
+        yield node.value
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        yield from (-o for o in outcomes_of(node.operand) if isinstance(o, int | float))
+    elif not isinstance(node, ast.Compare | ast.Subscript | ast.Attribute):
+        for child in ast.iter_child_nodes(node):
+            yield from outcomes_of(child)
