@@ -20,7 +20,7 @@ Only what follows a </think> is read. Lengths: a Chinese character is 1, a word 
 Degenerate: an empty answer is 0. Without a question (extra_info["query"], or the last user message
 in ["messages"]) and without a reference, relevance is 1.
 Not covered: whether any of it is true; double negation beyond idioms; a good text learnt by heart
-with the question's company put in. For those, see reward=judge.
+with the name of the company put in. For those, see reward=judge.
 """
 
 from pydantic import Field, model_validator

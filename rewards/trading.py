@@ -16,11 +16,12 @@ what is above 0.4 is squeezed so that the best possible is 1.
 band: excellent from 0.7, good from 0.4, fair from 0.1, poor. outcome: parsed, syntax_error, no_code.
 
 The prompt is extra_info["messages"], else name, description and relevant_symbols there. Read are the
-first 40,000 characters after the thinking: fenced Python, without fences what looks like code.
+first 40,000 characters after the thinking (cut off there, code does not parse): fenced Python,
+without fences what looks like code.
 Not covered: whether a strategy earns anything or fits its prompt's market, whether a formula is the
 indicator it is named after, other languages. One sound strategy learnt by heart scores well for
-every prompt; where quality counts, let a model judge as well (README.md, Trading strategies):
-    reward=composite  with parts={trading: 0.5, judge: 0.5}
+every prompt; for quality let a language model judge as well (README.md shows all of the command):
+    reward=composite 'reward.custom_reward_function.reward_kwargs.parts={trading: 0.5, judge: 0.5}'
 """
 
 from pydantic import Field

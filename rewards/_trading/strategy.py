@@ -47,10 +47,10 @@ class Strategy:
         self.words: set[str] = set()  # of names and short texts
         self.formulas: set = set()  # different computations with data
         self._data, self._steps = flow.data, [step for step in flow.steps if step.live]
-        self._text, self._compares = cache(ast.dump), cache(self._any_comparison)
+        self._as_text, self._compares = cache(ast.dump), cache(self._any_comparison)
         compared = (s.writes for s in self._steps if any(map(self._compares, s.tests)))
         # names that hold the outcome of a comparison
-        self._outcomes = flow.closure(set().union(*compared), forward=True)
+        self._conditions = flow.closure(set().union(*compared), forward=True)
         self._sides: dict[str, set] = {side: set() for side in SIDES}  # their conditions, as text
         self._deciding: set[str] = set()  # names in them
         self._named, self._computed, self._sized = set(), set(), set()  # sized: by a formula
@@ -101,9 +101,9 @@ class Strategy:
             self._sized |= names(node)
         if isinstance(node, ast.BinOp):
             self.formulas.add((type(node.op), names(node)))
-        elif "bounded" in families("single", names(node)) and not all(
-            0 <= n <= 100 for n in numbers
-        ):
+            return
+        outside = [number for number in numbers if not 0 <= number <= 100]
+        if outside and "bounded" in families("single", names(node)):
             self.faults.add("threshold out of range")
 
     def _computes(self, node: ast.AST) -> bool:
@@ -121,7 +121,7 @@ class Strategy:
         if not isinstance(node, ast.Compare):
             return False
         sides = [node.left, *node.comparators]
-        if len(set(map(self._text, sides))) < len(sides):
+        if len(set(map(self._as_text, sides))) < len(sides):
             self.faults.add("compares with itself")
             return False
         fixed = (side.value for side in sides if isinstance(side, ast.Constant))
@@ -131,7 +131,7 @@ class Strategy:
     def _side(self, step: Step, label: str, values: list[ast.expr]) -> None:
         """Take down whether a value enters or leaves the market on a condition."""
         tests = (*values, *step.guards)
-        tests = [t for t in tests if self._compares(t) or names(t) & self._outcomes]
+        tests = [t for t in tests if self._compares(t) or names(t) & self._conditions]
         if not tests:
             return
         kinds = families("single", [label])
@@ -145,7 +145,7 @@ class Strategy:
             sides |= {"entry"} if most > 0 else set()
             sides |= {"exit"} if least < 0 or (least == 0 and "held" in kinds) else set()
         for side in sides:  # one expression may give both
-            self._sides[side].add((*map(self._text, tests), side if len(sides) > 1 else ""))
+            self._sides[side].add((*map(self._as_text, tests), side if len(sides) > 1 else ""))
         self._deciding.update(*(map(names, tests) if sides else ()))
 
 
