@@ -21,59 +21,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from launcher import results, resume
-from preflight import names, resolvers
-from preflight.checks import refuse
-from preflight.facts import is_rl
+from preflight import names, prepare, resolvers
 from preflight.mistakes import Mistake
 
-ROOT = Path(__file__).resolve().parent
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `start`, which prints a line or two
 resolvers.register()
 ended: list[results.EndedJob] = []
 
 
-def makes_ray(config: DictConfig) -> bool:
-    """Whether the child process starts a Ray of its own: it needs one, and no address of one is given."""
-    return "ray_kwargs" in config and not config.ray_kwargs.ray_init.address
-
-
-def environment(config: DictConfig) -> dict[str, str]:
-    """Of the child process."""
-    env = os.environ | {k: str(v) for k, v in config.lab.env.items()}
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
-    if "ray_kwargs" in config:
-        env.pop("RAY_ADDRESS", None)  # it is the default of the config's address, and that counts
-    return env
-
-
-def command(config: DictConfig, run_dir: Path, folder: str, python: str | None) -> list[str]:
-    """verl's own entry point on resolved.yaml; only what belongs to this one start is added."""
-    entry = [config.lab.trainer.entry, "--config-path", str(run_dir), "--config-name", "resolved"]
-    entry += [f"hydra.run.dir={run_dir}", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
-    if not is_rl(config):
-        workers = f"--nproc_per_node={config.lab.hw.gpus_per_node}"
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", workers]
-        return [*torchrun, "-m", *entry]
-    if makes_ray(config):
-        entry += [f"++ray_kwargs.ray_init._temp_dir={folder}"]
-    if python:
-        entry += [f"++ray_kwargs.ray_init.runtime_env.py_executable={python}"]
-    return [sys.executable, "-m", *entry]
-
-
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
 def job(config: DictConfig) -> None:
     """Check and run one composed config."""
-    from launcher import supervisor  # --cfg job doesn't wait for these
-    from launcher.progress import Progress
-    from preflight.memory.forecast import forecast
+    from launcher import child  # --cfg job doesn't wait for these
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     past = resume.Past(run_dir) if (run_dir / resume.RESOLVED).exists() else None
     try:
         config = past.go_on(config) if past else config
-        expected = forecast(config)
-        refuse(config)
+        expected = prepare(config)
     except Mistake as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         ended.append(results.EndedJob(run_dir, 2))
@@ -87,18 +52,10 @@ def job(config: DictConfig) -> None:
     OmegaConf.save(config, run_dir / resume.RESOLVED)
     print(f"{config.lab.name} → {os.path.relpath(run_dir)}", flush=True)
     print(past.report() if past else "", end="", flush=True)
-    steps = results.total_steps(config)
     attempt = results.Attempt(run_dir, sys.argv, config, expected)
     code = 130  # if Ctrl-C comes
     try:
-        code = supervisor.run(
-            lambda folder, python: command(config, run_dir, folder, python),
-            run_dir,
-            environment(config),
-            Progress(run_dir, config.lab.trainer.kind, steps, config.lab.keep_best),
-            config.lab.stall_timeout_s,
-            fork=config.lab.hw.prefork and makes_ray(config),
-        )
+        code = child.run(config, run_dir)
     finally:
         attempt.end(code)
         ended.append(results.EndedJob(run_dir, code))

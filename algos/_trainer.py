@@ -24,7 +24,7 @@ from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.engine_workers import TrainingWorkerConfig
 
 from algos._worker import Log, Worker
-from launcher.progress import TOLD
+from launcher.progress import MESSAGE
 
 
 class Trainer(sft_trainer.SFTTrainer):
@@ -46,7 +46,7 @@ class Trainer(sft_trainer.SFTTrainer):
         def read(files, max_samples):
             dataset = self.items(files, self.model_config.tokenizer, data, max_samples)
             if self.rank == 0:
-                print((TOLD if dataset.left_out else "") + dataset.report, flush=True)
+                print((MESSAGE if dataset.left_out else "") + dataset.report, flush=True)
             return dataset
 
         self.train_dataset = read(data.train_files, data.train_max_samples)

@@ -1,8 +1,9 @@
 """Start Python processes by forking one that has already imported verl and vLLM.
 
-A run of verl has nine Python processes, and each imports torch, transformers, verl and vLLM anew:
-on two cores that is a minute before the first step. Here one server imports them once, and this
-file, used in the place of `python`, asks it for a fork:
+Why own code: a run of verl has nine Python processes, and each imports torch, transformers, verl and vLLM
+anew, which on two cores is a minute before the first step. Python's own fork server is for the children of
+one process; most of these are started by Ray, by a command. So here one server imports everything once, and
+this file, used in the place of `python`, asks it for a fork:
 
     python prefork.py serve SOCKET MODULE ...   the server; dies with its parent process
     python prefork.py ARG ...                   like `python ARG ...`: a script, -c CODE or -m MODULE
@@ -47,10 +48,47 @@ def open_fds() -> list[int]:
     return sorted(fds)
 
 
+def is_tracker(argv: list[str]) -> bool:
+    """Whether it is multiprocessing's resource tracker, which unlinks the semaphores of its process."""
+    return any("multiprocessing.resource_tracker" in arg for arg in argv)
+
+
+def request_fork(conn: socket.socket, argv: list[str], fds: list[int]) -> int:
+    """Ask the server for a process; returns its pid, or 0 if there will be none."""
+    request = {"argv": argv, "env": dict(os.environ), "cwd": os.getcwd(), "fds": fds}
+    data = json.dumps(request).encode("utf-8", "surrogateescape")
+    socket.send_fds(conn, [struct.pack("!I", len(data))], fds)
+    conn.sendall(data)
+    return int.from_bytes(conn.recv(4), "big")
+
+
+def pass_signals_on(child: int) -> None:
+    """What this process gets, the fork gets."""
+
+    def pass_on(signum, _frame):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signum)
+
+    for signum in PASSED_ON:
+        signal.signal(signum, pass_on)
+
+
+def end_like(status: bytes) -> int:
+    """The exit status of the fork; if a signal ended it, this process ends by the same one."""
+    if len(status) < 4:
+        return 1
+    code = os.waitstatus_to_exitcode(int.from_bytes(status, "big"))
+    if code < 0:
+        with contextlib.suppress(OSError):  # SIGKILL has no handler to reset
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
+
+
 def client(argv: list[str]) -> int:
     """Run `argv` in a fork of the server; returns its exit status."""
     python = [os.environ.get("PREFORK_PYTHON", sys.executable), *argv]
-    if any("multiprocessing.resource_tracker" in arg for arg in argv):
+    if is_tracker(argv):
         # Needs none of the imports. To unlink the semaphores of its process it must outlive it, but
         # Ray kills the children and the process group of a worker that ends.
         if os.fork():
@@ -63,33 +101,14 @@ def client(argv: list[str]) -> int:
     except OSError:
         os.execv(python[0], python)
     fds = open_fds()
-    request = {"argv": argv, "env": dict(os.environ), "cwd": os.getcwd(), "fds": fds}
-    data = json.dumps(request).encode("utf-8", "surrogateescape")
-    socket.send_fds(conn, [struct.pack("!I", len(data))], fds)
-    conn.sendall(data)
-
-    child = int.from_bytes(conn.recv(4), "big")
+    child = request_fork(conn, argv, fds)
     if not child:  # the server went away, or would not fork for this one
         os.execv(python[0], python)
-
-    def pass_on(signum, _frame):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signum)
-
-    for signum in PASSED_ON:
-        signal.signal(signum, pass_on)
+    pass_signals_on(child)
     # Only the fork may hold the ends of pipes: their readers wait for the last one to close.
     for fd in fds:
         os.close(fd)
-    status = conn.recv(4)
-    if len(status) < 4:
-        return 1
-    code = os.waitstatus_to_exitcode(int.from_bytes(status, "big"))
-    if code < 0:  # end in the same way as the fork did
-        with contextlib.suppress(OSError):  # SIGKILL has no handler to reset
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    return code
+    return end_like(conn.recv(4))
 
 
 # --- the server -----------------------------------------------------------------------------------
@@ -112,60 +131,84 @@ def read_request(conn: socket.socket) -> tuple[dict, list[int]]:
     return json.loads(data.decode("utf-8", "surrogateescape")), list(fds)
 
 
-def become(request: dict, fds: list[int]) -> None:
-    """Turn this fork into the process that the client asked for, and run it to its end."""
-    import atexit
-    import multiprocessing
-    import runpy
-    import threading
-
-    os.setsid()  # the raylet kills the process group of a worker that it ends
-    # Move the received descriptors out of the way, then to the numbers that the client had.
-    high = [os.dup2(fd, 1000 + i) for i, fd in enumerate(fds)]
+def take_files(fds: list[int], numbers: list[int]) -> None:
+    """Give the received descriptors the numbers that the client had, and close all others."""
+    high = [os.dup2(fd, 1000 + i) for i, fd in enumerate(fds)]  # out of the way first
     os.closerange(0, 1000)
-    for source, target in zip(high, request["fds"], strict=True):
+    for source, target in zip(high, numbers, strict=True):
         os.dup2(source, target)
         os.close(source)
     options = {"closefd": False, "errors": "backslashreplace"}
     sys.stdin = open(0, **options)  # noqa: SIM115
     sys.stdout, sys.stderr = (open(fd, "w", buffering=1, **options) for fd in (1, 2))  # noqa: SIM115
+
+
+def take_environment(env: dict[str, str], folder: str) -> None:
+    """The client's environment and working folder, also where they were read before the fork."""
+    import multiprocessing
+
     os.environ.clear()
-    os.environ.update(request["env"])
-    os.chdir(request["cwd"])
+    os.environ.update(env)
+    os.chdir(folder)
     if "torch" in sys.modules and (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
         sys.modules["torch"].set_num_threads(int(threads))
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+    multiprocessing.set_executable(env[SOCKET_ENV] + ".python")
+
+
+def reset_signals() -> None:
+    """As a new Python has them."""
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    multiprocessing.set_executable(request["env"][SOCKET_ENV] + ".python")
 
-    argv = list(request["argv"])
-    while argv[0][0] == "-" and argv[0] not in ("-c", "-m"):  # flags: those of the server hold
+def without_flags(argv: list[str]) -> list[str]:
+    """The arguments from the script, -c or -m on: of the flags before it those of the server hold."""
+    argv = list(argv)
+    while argv[0][0] == "-" and argv[0] not in ("-c", "-m"):
         del argv[: 2 if argv[0] in ("-W", "-X") else 1]
-    code = 0
+    return argv
+
+
+def run_code(argv: list[str]) -> None:
+    """Run `-c CODE`, `-m MODULE` or a script as Python would."""
+    import runpy
+
+    if argv[0] == "-c":
+        sys.argv = ["-c", *argv[2:]]
+        main = sys.modules["__main__"].__dict__
+        main.update(__name__="__main__", __file__=None, __spec__=None)
+        exec(compile(argv[1], "<string>", "exec"), main)
+    elif argv[0] == "-m":
+        sys.argv = argv[1:]
+        sys.path[0] = os.getcwd()
+        runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = argv
+        sys.path[0] = os.path.dirname(os.path.abspath(argv[0]))
+        runpy.run_path(argv[0], run_name="__main__")
+
+
+def exit_status(argv: list[str]) -> int:
+    """Run the code to its end; returns its exit status."""
     try:
-        if argv[0] == "-c":
-            sys.argv = ["-c", *argv[2:]]
-            main = sys.modules["__main__"].__dict__
-            main.update(__name__="__main__", __file__=None, __spec__=None)
-            exec(compile(argv[1], "<string>", "exec"), main)
-        elif argv[0] == "-m":
-            sys.argv = argv[1:]
-            sys.path[0] = os.getcwd()
-            runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = argv
-            sys.path[0] = os.path.dirname(os.path.abspath(argv[0]))
-            runpy.run_path(argv[0], run_name="__main__")
+        run_code(argv)
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         sys.excepthook(*sys.exc_info())
-        code = 1
-    threading._shutdown()  # what the interpreter does at its end: wait for threads, run atexit
+        return 1
+    return 0
+
+
+def end(code: int) -> None:
+    """What the interpreter does at its end: wait for threads, run atexit, flush."""
+    import atexit
+    import threading
+
+    threading._shutdown()
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -173,13 +216,19 @@ def become(request: dict, fds: list[int]) -> None:
     os._exit(code)
 
 
-def serve(path: str, modules: list[str]) -> None:
-    """Listen on `path`, import `modules`, then fork for every client until the parent ends."""
-    import importlib
+def become(request: dict, fds: list[int]) -> None:
+    """Turn this fork into the process that the client asked for, and run it to its end."""
+    os.setsid()  # the raylet kills the process group of a worker that it ends
+    take_files(fds, request["fds"])
+    take_environment(request["env"], request["cwd"])
+    reset_signals()
+    end(exit_status(without_flags(request["argv"])))
+
+
+def listen(path: str) -> socket.socket:
+    """The server's socket, and beside it the command that runs the client."""
     import shlex
 
-    die_with_parent()
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # not plugins/ itself
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)  # clients may come before the imports are done: they wait in the queue
@@ -187,53 +236,88 @@ def serve(path: str, modules: list[str]) -> None:
     with open(os.open(f"{path}.part", os.O_CREAT | os.O_WRONLY, 0o700), "w") as shim:
         shim.write(f'#!/bin/sh\nexec {command} "$@"\n')
     os.rename(f"{path}.part", f"{path}.python")  # a file that is still written can't be run
+    return listener
+
+
+class Forks:
+    """The forks that live, and the connections of their clients."""
+
+    def __init__(self, listener: socket.socket):
+        self.listener, self.select = listener, selectors.DefaultSelector()
+        self.select.register(listener, selectors.EVENT_READ)
+        self.children: dict[int, tuple[int, socket.socket]] = {}  # pidfd → (pid, connection)
+
+    def serve(self) -> None:
+        """Answer clients for ever."""
+        while True:
+            for key, _ in self.select.select():
+                if key.fileobj is self.listener:
+                    self.new_client()
+                elif key.data is not None:
+                    self.client_gone(key.fileobj, key.data)
+                else:
+                    self.fork_ended(key.fd)
+
+    def new_client(self) -> None:
+        """Fork for it, if it is a worker of the first job; else it becomes an ordinary process."""
+        conn, _ = self.listener.accept()
+        try:
+            request, fds = read_request(conn)
+        except (ValueError, OSError, struct.error):  # a client that was killed half-way
+            conn.close()
+            return
+        ours = request["env"].get("RAY_JOB_ID", RAY_JOB) == RAY_JOB
+        pid = os.fork() if ours else None
+        if pid == 0:
+            die_with_parent()
+            become(request, fds)
+        for fd in fds:
+            os.close(fd)
+        if pid is None:
+            conn.close()
+            return
+        pidfd = os.pidfd_open(pid)
+        conn.sendall(pid.to_bytes(4, "big"))
+        self.children[pidfd] = (pid, conn)
+        self.select.register(pidfd, selectors.EVENT_READ)
+        self.select.register(conn, selectors.EVENT_READ, pidfd)
+
+    def client_gone(self, conn: socket.socket, pidfd: int) -> None:
+        """Its connection ended: its fork goes with it, unless it ended at the same moment."""
+        with contextlib.suppress(KeyError, ValueError):
+            self.select.unregister(conn)
+        if (
+            pidfd in self.children and self.children[pidfd][1] is conn
+        ):  # a new fork may have its number
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+    def fork_ended(self, pidfd: int) -> None:
+        """Send its status to the client."""
+        pid, conn = self.children.pop(pidfd)
+        status = os.waitpid(pid, 0)[1]
+        self.select.unregister(pidfd)
+        os.close(pidfd)
+        with contextlib.suppress(KeyError, ValueError):
+            self.select.unregister(conn)
+        with contextlib.suppress(OSError):
+            conn.sendall(status.to_bytes(4, "big"))
+        conn.close()
+
+
+def serve(path: str, modules: list[str]) -> None:
+    """Listen on `path`, import `modules`, then fork for every client until the parent ends."""
+    import importlib
+
+    die_with_parent()
+    # The project's folder, and not this file's: names there must not hide packages.
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    listener = listen(path)
     # Ray's C++ side reads these two when it is imported and never again. The job is the first one of
     # a new cluster; the process that a worker must not outlive is this one.
     os.environ.update(RAY_JOB_ID=RAY_JOB, RAY_RAYLET_PID=str(os.getpid()))
     for module in modules:
         importlib.import_module(module)
-    select = selectors.DefaultSelector()
-    select.register(listener, selectors.EVENT_READ)
-    children: dict[int, tuple[int, socket.socket]] = {}  # pidfd → (pid, connection of its client)
-
-    while True:
-        for key, _ in select.select():
-            if key.fileobj is listener:
-                conn, _ = listener.accept()
-                try:
-                    request, fds = read_request(conn)
-                except (ValueError, OSError, struct.error):  # a client that was killed half-way
-                    conn.close()
-                    continue
-                ours = request["env"].get("RAY_JOB_ID", RAY_JOB) == RAY_JOB
-                pid = os.fork() if ours else None
-                if pid == 0:
-                    die_with_parent()
-                    become(request, fds)
-                for fd in fds:
-                    os.close(fd)
-                if pid is None:  # not a worker of the first job: an ordinary process, please
-                    conn.close()
-                    continue
-                pidfd = os.pidfd_open(pid)
-                conn.sendall(pid.to_bytes(4, "big"))
-                children[pidfd] = (pid, conn)
-                select.register(pidfd, selectors.EVENT_READ)
-                select.register(conn, selectors.EVENT_READ, pidfd)
-            elif key.data is not None:  # a client's connection ended: its fork goes with it
-                select.unregister(key.fileobj)
-                if key.data in children:
-                    signal.pidfd_send_signal(key.data, signal.SIGKILL)
-            else:  # a fork ended
-                pid, conn = children.pop(key.fd)
-                status = os.waitpid(pid, 0)[1]
-                select.unregister(key.fd)
-                os.close(key.fd)
-                with contextlib.suppress(KeyError, ValueError):
-                    select.unregister(conn)
-                with contextlib.suppress(OSError):
-                    conn.sendall(status.to_bytes(4, "big"))
-                conn.close()
+    Forks(listener).serve()
 
 
 if __name__ == "__main__":

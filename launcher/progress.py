@@ -9,14 +9,14 @@ from pathlib import Path
 
 from launcher.best import BestModel
 
-NESTED = "[stage]"  # what a stage of a run says, in the run's own log (launcher/stages.py)
-TOLD = "[told] "  # a line of the log for the person who looks on
-# What stands in the log when a part of a run is up, and what a person is told.
+NESTED = "[stage]"  # begins a line of a stage's output in the run's own log (launcher/stages.py)
+MESSAGE = "[message] "  # begins a line of the log that is shown on the screen as well
+# What stands in the log when a part of a run is up, and what the screen shows then (None: nothing).
 MILESTONES = {
     "Started a local Ray instance": "Ray is up",
     "actor and ref model engine initialized": "the model is loaded",
     "all initialize finished": "vLLM is up",
-    "Saving checkpoint to": None,  # moved on, but nothing to tell
+    "Saving checkpoint to": None,
     NESTED: None,
 }
 # The metric that a run is judged by.
@@ -100,7 +100,7 @@ class Progress:
     Args:
         run_dir: the run's folder.
         kind: "rl" or "sft": which columns.
-        total_steps: to tell the time left; None if unknown.
+        total_steps: of the run, for the time left; None if unknown.
         keep_best: whether the best model is kept (best.py).
     """
 
@@ -120,13 +120,11 @@ class Progress:
     def __call__(self) -> float:
         """Print what is new; returns when the run last moved on (time.time())."""
         for line in self._new_lines("log"):
-            told = line.startswith(TOLD)
-            marks = MILESTONES | {TOLD: line.removeprefix(TOLD)} if told else MILESTONES
-            for mark, text in marks.items():
+            if line.startswith(MESSAGE):
+                self._milestone(line.removeprefix(MESSAGE))
+            for mark, text in MILESTONES.items():
                 if mark in line:
-                    self.moved = time.time()
-                    if text:
-                        self._say(f"{span(self.moved - self.start):>7}  {text}")
+                    self._milestone(text)
         for line in self._new_lines("metrics"):
             if record := parse(line):
                 self.moved = time.time()
@@ -150,7 +148,12 @@ class Progress:
         setattr(self, f"{name}_at", at + len(whole) + len(newline))
         return ANSI.sub("", whole.decode(errors="replace")).splitlines() if newline else []
 
-    def _say(self, text: str) -> None:
+    def _milestone(self, text: str | None) -> None:
+        self.moved = time.time()
+        if text:
+            self._show(f"{span(self.moved - self.start):>7}  {text}")
+
+    def _show(self, text: str) -> None:
         print(("\r\x1b[K" if self.tty else "") + text, flush=True)
 
     def _step(self, step: int, metrics: dict) -> None:
@@ -176,10 +179,10 @@ class Progress:
             if "train/accuracy" in metrics:  # SFT has none
                 self.columns = COLUMNS["preference"]
             names = "".join(f" {name:>{len(form.format(0))}}" for name, form, _ in self.columns)
-            self._say(f"{'time':>7}  {'step':>9}{names}   left")
+            self._show(f"{'time':>7}  {'step':>9}{names}   left")
         cells = ""
         for _, form, pattern in self.columns:
             value = pick(metrics, pattern)
             cells += " " + (" " * len(form.format(0)) if value is None else form.format(value))
         of = f"{step}/{self.total}" if self.total else str(step)
-        self._say(f"{span(now - self.start):>7}  {of:>9}{cells}   {left}")
+        self._show(f"{span(now - self.start):>7}  {of:>9}{cells}   {left}")

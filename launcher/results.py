@@ -1,5 +1,5 @@
 """What a run leaves to read: run.json, training_config.json, training_stats.json, the end of its log, a
-table of several runs."""
+table of several jobs."""
 
 import datetime
 import importlib.metadata
@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from launcher.best import is_loss
 from launcher.progress import ANSI, VALIDATION, named, pick, read_metrics, span
-from preflight.checks.batch import rows
+from preflight import tables
 
 if TYPE_CHECKING:
     from preflight.memory.forecast import Forecast
@@ -31,7 +31,7 @@ CURES = {  # what a log says → what helps
 RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or torchrun's
 
 
-# predicted by preflight/memory/forecast.py → the metric that tells it, which of its values, and how it is told
+# predicted by preflight/memory/forecast.py → the metric that measures it, which of its values, how it is printed
 MEASURED = {
     "step_s": ("timing_s/step", median, "a step took {:.2f} s (predicted: {:.2f})"),
     "allocated_gib": (
@@ -42,8 +42,8 @@ MEASURED = {
 
 
 @dataclass
-class Result:
-    """A finished job."""
+class EndedJob:
+    """A job that has ended, with this exit status."""
 
     run_dir: Path
     code: int
@@ -62,12 +62,14 @@ class Attempt:
         self.run_dir, self.file, log = run_dir, run_dir / "run.json", run_dir / "log.txt"
         self.log_begin = log.stat().st_size if log.exists() else 0
         past = json.loads(self.file.read_text()) if self.file.exists() else {"attempts": []}
+        chosen = past["attempts"][-1].get("chosen", []) if past["attempts"] else []
         self.record = {
             "command": command,
             "start": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "versions": {name: v for name in PACKAGES if (v := version(name))},
             "git": git_revision(),
             "predicted": expected.figures() if expected else {},
+            "chosen": [*chosen, *(expected.chosen if expected else [])],  # by lab.plan=auto
             "end": None,
             "exit": None,
         }
@@ -144,16 +146,7 @@ def git_revision() -> str | None:
         return None
 
 
-def total_steps(config: DictConfig) -> int | None:
-    """Optimisation steps that the run will make, as far as the config and the data tell."""
-    if config.trainer.total_training_steps:
-        return config.trainer.total_training_steps
-    files = config.data.train_files
-    have = rows(files) if isinstance(files, str) else None
-    return have and have // config.data.train_batch_size * config.trainer.total_epochs
-
-
-def since(log: Path, begin: int) -> Iterator[str]:
+def lines_since(log: Path, begin: int) -> Iterator[str]:
     """The lines of a log from a byte on."""
     with open(log, errors="replace") as stream:
         stream.seek(begin)
@@ -166,7 +159,7 @@ def errors(log: Path, begin: int = 0, lines: int = 12) -> list[list[str]]:
     The first is often the cause, and the last what verl made of it. Each with the end of its
     traceback, at most `lines` long; nothing if the log has no error. `begin`: byte to start at.
     """
-    clean = [RAY_PREFIX.sub("", ANSI.sub("", line)).rstrip() for line in since(log, begin)]
+    clean = [RAY_PREFIX.sub("", ANSI.sub("", line)).rstrip() for line in lines_since(log, begin)]
     clean = [line for line in clean if line.strip() and not re.fullmatch(r"[\s^~]+", line)]
     found = [i for i, line in enumerate(clean) if ERROR.match(line)]
     blocks = []
@@ -179,63 +172,62 @@ def errors(log: Path, begin: int = 0, lines: int = 12) -> list[list[str]]:
 
 
 def compared(run_dir: Path) -> str:
-    """What the last start of a run took beside what was predicted; nothing where a run doesn't tell."""
+    """What the last start of a run took beside what was predicted; nothing where no metric says it."""
     record = json.loads((run_dir / "run.json").read_text())["attempts"][-1]
     steps = [m for _, m in sorted(read_metrics(run_dir / "metrics.jsonl").items())]
-    told = []
+    parts = []
     for name, (pattern, pick_one, form) in MEASURED.items():
         values = [v for m in steps if (v := pick(m, pattern)) is not None]
         if values and (predicted := record.get("predicted", {}).get(name)):
-            told.append(form.format(pick_one(values), predicted))
-    return "; ".join(told)
+            parts.append(form.format(pick_one(values), predicted))
+    return "; ".join(parts)
 
 
-def report(run_dir: Path, code: int, stall_timeout_s: float, begin: int) -> str:
+def summary(run_dir: Path, code: int, stall_timeout_s: float, begin: int) -> str:
     """What the user reads at the end of a job, whose log starts at byte `begin`."""
+    from launcher.supervisor import STALLED  # --cfg job doesn't wait for psutil
+
     log = os.path.relpath(run_dir / "log.txt")
     if code == 0:
         done = f"done; metrics, samples and checkpoints are in {os.path.relpath(run_dir)}"
         return "\n".join(filter(None, [compared(run_dir), done]))
-    if code == 124:
+    if code == STALLED:
         return (
             f"\nstopped: no progress for {span(stall_timeout_s)} (lab.stall_timeout_s). What each process was"
             f" doing is in {os.path.relpath(run_dir / 'stacks.txt')}, the whole log in {log}"
         )
-    blocks = [
-        "\n".join(f"    {line[:200]}" for line in b) for b in errors(run_dir / "log.txt", begin)
-    ]
-    said = "\n\nand the last:\n\n".join(blocks)
-    said = f" The first error in its log:\n\n{said}\n\n" if said else " Its log names no error.\n"
-    lines = since(run_dir / "log.txt", begin)
+    found = errors(run_dir / "log.txt", begin)
+    blocks = ["\n".join(f"    {line[:200]}" for line in block) for block in found]
+    text = "\n\nand the last:\n\n".join(blocks)
+    text = f" The first error in its log:\n\n{text}\n\n" if text else " Its log names no error.\n"
+    lines = lines_since(run_dir / "log.txt", begin)
     cures = {cure for line in lines for word, cure in CURES.items() if word in line}
-    said += "".join(f"{cure}\n" for cure in cures)
-    return f"\nverl ended with exit status {code}.{said}The whole log: {log}"
+    text += "".join(f"{cure}\n" for cure in cures)
+    return f"\nverl ended with exit status {code}.{text}The whole log: {log}"
 
 
-def table(results: list[Result], best: bool = True) -> str:
-    """Several runs: how each ended, its last reward and validation; * marks the best, where `best`."""
-    head = ["", "job", "steps", "reward", "val", "end", "overrides"]
-    lines, ends = [], {}
-    for result in results:
-        steps = sorted(read_metrics(result.run_dir / "metrics.jsonl").items())
+def jobs_table(jobs: list[EndedJob], best: bool = True) -> str:
+    """Several jobs: how each ended, its last reward and validation; * marks the best, where `best`."""
+    heads = ["", "job", "steps", "reward", "val", "end", "overrides"]
+    rows, values = [], {}
+    for job in jobs:
+        steps = sorted(read_metrics(job.run_dir / "metrics.jsonl").items())
         last = {  # of both columns: value and metric of the last step that has one
             column: ([v for _, m in steps if (v := pick(m, pattern)) is not None] or [None])[-1]
             for column, pattern in (("reward", "critic/score/mean|train/loss"), ("val", VALIDATION))
         }
-        if last["val"] is not None and result.code == 0:
+        if last["val"] is not None and job.code == 0:
             loss = any("val/loss" in metrics for _, metrics in steps)
-            ends[len(lines)] = -last["val"] if loss else last["val"]
-        file = result.run_dir / ".hydra" / "overrides.yaml"
+            values[len(rows)] = -last["val"] if loss else last["val"]
+        file = job.run_dir / ".hydra" / "overrides.yaml"
         overrides = " ".join(OmegaConf.load(file)) if file.exists() else ""
         numbers = ["-" if value is None else f"{value:.3f}" for value in last.values()]
-        end = "ok" if result.code == 0 else f"exit {result.code}"
+        end = "ok" if job.code == 0 else f"exit {job.code}"
         done = str(max(dict(steps), default=0))
-        lines.append(["", result.run_dir.name, done, *numbers, end, overrides])
+        rows.append(["", job.run_dir.name, done, *numbers, end, overrides])
     note = ""
-    if ends and best:
-        row = max(ends, key=ends.get)
-        lines[row][0] = "*"
-        note = f"\n\n* best validation: {os.path.relpath(results[row].run_dir)}"
-    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
-    padded = [map(str.ljust, line, widths) for line in [head, *lines]]
-    return "\n" + "\n".join("  ".join(line).rstrip() for line in padded) + note
+    if values and best:
+        row = max(values, key=values.get)
+        rows[row][0] = "*"
+        note = f"\n\n* best validation: {os.path.relpath(jobs[row].run_dir)}"
+    return f"\n{tables.text(heads, rows)}{note}"

@@ -19,7 +19,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from launcher.checkpoints import TRACKER, latest_model
-from launcher.progress import NESTED, TOLD, read_metrics
+from launcher.progress import MESSAGE, NESTED, read_metrics
 from launcher.results import ERROR
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
@@ -27,7 +27,7 @@ OWN = ("name", "run_dir", "trainer")  # keys of lab that each stage has itself
 
 
 class StageError(Exception):
-    """The run can't go on, and what to tell of it: a stage that failed, or that has nothing to do."""
+    """The run can't go on: a stage failed, or has nothing to do. Its text is the message for the user."""
 
 
 def attempts(folder: Path) -> list[dict]:
@@ -84,13 +84,13 @@ def shared(config: DictConfig) -> dict:
     return {"lab": {k: v for k, v in config.lab.items_ex(resolve=False) if k not in OWN}}
 
 
-def tell(text: str) -> None:
-    """Say something to the person who looks on."""
-    print(f"{TOLD}{text}", flush=True)
+def message(text: str) -> None:
+    """Print a line into the run's log that is shown on the screen as well."""
+    print(f"{MESSAGE}{text}", flush=True)
 
 
 def run(folder: Path, algo: str, changes: DictConfig) -> None:
-    """Run a stage to its end, from its last checkpoint if it was cut and has one.
+    """Run a stage to its end, from its last checkpoint if it was stopped and has one.
 
     Args:
         folder: of the stage; what a start without a checkpoint left there is removed.
@@ -112,18 +112,18 @@ def run(folder: Path, algo: str, changes: DictConfig) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=os.environ | {"LAB_GRACE_S": "5"},  # less than the run that this one is a stage of has
     )  # fmt: skip
-    said = []
+    lines = []
     try:
         for line in process.stdout:
             print(NESTED, line, end="", flush=True)
-            said.append(line.strip())
+            lines.append(line.strip())
         code = process.wait()
     except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)  # it ends all that it has started
         process.wait()
         raise
     if code:
-        why = next((s for s in said if s.startswith("error:") or ERROR.match(s)), "")
+        why = next((line for line in lines if line.startswith("error:") or ERROR.match(line)), "")
         raise StageError(f"{folder} ended with exit status {code}; see its log.txt. {why}")
 
 

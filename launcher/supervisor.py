@@ -4,6 +4,10 @@ The run's process and all that it starts (Ray, vLLM, forks, reward workers) beco
 this one, also when their own parents end: this process declares itself their reaper. So stopping is
 "kill every descendant", with no name to guess and nobody else's process hit. Linux; elsewhere
 orphans of a crashed parent may be missed.
+
+Why own code: Ray's processes, vLLM's and the reward workers put themselves into sessions of their own,
+so neither a process group nor the end of verl's process takes them along; `ray stop` would stop
+everybody's Ray on the machine; and shared memory of a killed process stays until somebody removes it.
 """
 
 import contextlib
@@ -25,6 +29,7 @@ from launcher import prefork
 
 PR_SET_CHILD_SUBREAPER = 36
 TICK_S = 0.5
+STALLED = 124  # the exit status that `timeout` has
 GRACE_S = float(os.getenv("LAB_GRACE_S", "10"))  # from asking verl to stop to killing it
 IMPORTS = [
     "ray._private.node",
@@ -111,6 +116,18 @@ def dump_stacks(file: Path) -> None:
                 subprocess.run(py_spy, stdout=out, stderr=out, timeout=20)
 
 
+def started(command: list[str], env: dict[str, str], log) -> subprocess.Popen:
+    """A process in a session of its own, so that Ctrl-C reaches it from here only."""
+    return subprocess.Popen(
+        command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def can_fork() -> bool:
+    """Whether the fork server works on this system."""
+    return sys.platform == "linux" and hasattr(os, "pidfd_open")
+
+
 @contextlib.contextmanager
 def fork_server(env: dict[str, str], folder: str, log):
     """Start the fork server (see prefork.py); yields the command that stands for `python`."""
@@ -120,10 +137,7 @@ def fork_server(env: dict[str, str], folder: str, log):
     env.setdefault("RAY_AUTH_MODE", "token")
     env.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     command = [sys.executable, prefork.__file__, "serve", path, *IMPORTS]
-    server = subprocess.Popen(
-        command, env=env | {"VLLM_LOGGING_LEVEL": "WARN"}, stdout=log, stderr=log,
-        stdin=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    server = started(command, env | {"VLLM_LOGGING_LEVEL": "WARN"}, log)
     try:
         yield f"{path}.python"
     finally:
@@ -154,6 +168,35 @@ def watch(
             raise Stalled
 
 
+def ask_to_stop(process: subprocess.Popen, memory: set[str]) -> None:
+    """Send Ctrl-C to verl, which shuts Ray down and closes its loggers."""
+    memory.update(shared_memory_of(descendants()))  # before the processes that name it end
+    process.send_signal(signal.SIGINT)
+
+
+def leave_nothing(process: subprocess.Popen, grace_s: float, memory: set[str]) -> None:
+    """End whatever still runs, and remove the shared memory that it leaves.
+
+    Args:
+        grace_s: how long verl may take to end by itself.
+        memory: what was seen in use before.
+    """
+    memory.update(shared_memory_of(descendants()))
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(grace_s)
+    stop_all()
+    for file in memory:
+        with contextlib.suppress(OSError):
+            os.remove(file)
+
+
+def keep_ray_logs(folder: Path, run_dir: Path) -> None:
+    """Copy Ray's own logs of a failed run into its folder."""
+    for session in folder.glob("session_2*/logs"):
+        with contextlib.suppress(OSError, shutil.Error):
+            shutil.copytree(session, run_dir / "ray_logs", dirs_exist_ok=True)
+
+
 def run(
     make_command: Callable[[str, str | None], list[str]],
     run_dir: Path,
@@ -180,43 +223,24 @@ def run(
     memory: set[str] = set()
     code, grace_s = 1, 0.0
     with contextlib.ExitStack() as stack, open(run_dir / "log.txt", "a") as log:
-        python = None
-        if fork and sys.platform == "linux" and hasattr(os, "pidfd_open"):
-            python = stack.enter_context(fork_server(env, folder, log))
-        process = subprocess.Popen(
-            make_command(folder, python), env=env, stdout=log, stderr=log,
-            stdin=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+        python = stack.enter_context(fork_server(env, folder, log)) if fork and can_fork() else None
+        process = started(make_command(folder, python), env, log)
         try:
             watch(process, progress, stall_timeout_s, memory)
             code = process.returncode
         except Stalled:
-            code = 124
+            code = STALLED
             dump_stacks(run_dir / "stacks.txt")
         except KeyboardInterrupt:
             grace_s = GRACE_S
-            memory |= shared_memory_of(descendants())  # before the processes that name it end
-            process.send_signal(signal.SIGINT)  # verl shuts Ray down and closes its loggers
+            ask_to_stop(process, memory)
             raise
         finally:
             # a second Ctrl-C must not stop the stopping
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            memory |= shared_memory_of(descendants())
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(grace_s)
-            stop_all()
-            for file in memory:
-                with contextlib.suppress(OSError):
-                    os.remove(file)
+            leave_nothing(process, grace_s, memory)
             if code:
                 keep_ray_logs(Path(folder), run_dir)
             shutil.rmtree(folder, ignore_errors=True)
             signal.signal(signal.SIGINT, signal.default_int_handler)
     return code if code >= 0 else 128 - code
-
-
-def keep_ray_logs(folder: Path, run_dir: Path) -> None:
-    """Copy Ray's own logs of a failed run into its folder."""
-    for session in folder.glob("session_2*/logs"):
-        with contextlib.suppress(OSError, shutil.Error):
-            shutil.copytree(session, run_dir / "ray_logs", dirs_exist_ok=True)

@@ -12,6 +12,9 @@ from preflight.mistakes import Mistake, nearest, unknown
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 IN_URL = re.compile(r"://[^/\s:@]*:[^/\s@]+@")  # user:password
+NO_PRESET = ("experiment=none", "experiment=null", "sweep=none", "sweep=null")  # as without them
+FORMER = {"logger=file": "logger=console"}  # options that old runs have in their saved overrides
+MULTIRUN = frozenset(("-m", "--multirun"))
 SECRET = re.compile(r"(api_?key|secret|password|credential|auth|(^|_)token)$", re.IGNORECASE)
 
 
@@ -55,24 +58,23 @@ def check_argv(argv: list[str]) -> list[str]:
         if value and (named or IN_URL.search(value)):
             raise Mistake(f"{key}: no secret on the command line: it would be written into the run's folder."
                           " Put it into the environment.")  # fmt: skip
-    resumes = [split(arg)[1] for arg in argv if arg.startswith("resume=")]
+    run = resumed(argv)
     argv = [arg for arg in argv if not arg.startswith("resume=")]
-    if resumes:
-        argv = saved_overrides(Path(resumes[-1]), argv)
+    if run:
+        if MULTIRUN.intersection(argv):
+            raise Mistake(f"resume={run} goes on with one run, and -m starts several: leave out -m.")
+        argv = saved_overrides(run, argv)
     else:
         for arg in argv:
             key, value = split(arg)
-            if key == "hydra.run.dir" and (Path(value) / "resolved.yaml").exists():
-                raise Mistake(f"{value} holds a run already: `resume={value}` goes on with it,"
+            jobs = {"hydra.run.dir": ".", "hydra.sweep.dir": "*"}.get(key)
+            for there in sorted(Path(value).glob(f"{jobs}/resolved.yaml")) if jobs else []:
+                raise Mistake(f"{there.parent} holds a run already: `resume={there.parent}` goes on with it,"
                               " another folder keeps it as it is.")  # fmt: skip
     known = groups()
+    argv = [arg for arg in argv if arg not in NO_PRESET]
     for arg in argv:
-        key, value = split(arg)
-        if "=" not in arg or key not in known or re.search(r"[(\[{$]", value):
-            continue  # choice(...), glob(*), lists: Hydra's grammar, and Hydra's errors
-        for name in value.split(","):
-            if name.strip("'\" ") not in known[key]:
-                raise Mistake(unknown(f"{key}=", name, known[key]))
+        check_options(arg, known)
     # Hydra's parser takes no switch behind an override, but people write them where they like.
     switches, overrides, rest = [], [], iter(argv)
     for arg in rest:
@@ -83,14 +85,37 @@ def check_argv(argv: list[str]) -> list[str]:
     return switches + overrides
 
 
+def check_options(arg: str, known: dict) -> None:
+    """The options of a group that an argument chooses must be there."""
+    key, value = split(arg)
+    if "=" not in arg or key not in known or re.search(r"[(\[{$]", value):
+        return  # choice(...), glob(*), lists: Hydra's grammar, and Hydra's errors
+    if arg in FORMER:
+        raise Mistake(f"{arg} is gone: {FORMER[arg]} does the same.")
+    for name in value.split(","):
+        if name.strip("'\" ") not in known[key]:
+            raise Mistake(unknown(f"{key}=", name, known[key]))
+
+
+def resumed(argv: list[str]) -> Path | None:
+    """The folder of the run that a command line goes on with; None for a new one."""
+    runs = [split(arg)[1] for arg in argv if arg.startswith("resume=")]
+    return Path(runs[-1]) if runs else None
+
+
 def saved_overrides(run: Path, more: list[str]) -> list[str]:
     """The arguments that go on with the run in folder `run`; those in `more` win."""
     file = run / ".hydra" / "overrides.yaml"
     if not file.is_file():
         raise Mistake(f"resume={run}: no run there (no {file})")
+    saved = {split(arg)[0]: arg for arg in yaml.safe_load(file.read_text())}
+    more = [  # a key that the run has added is there
+        f"++{arg}" if saved.get(split(arg)[0], "").startswith("+") and arg[0] not in "+~" else arg
+        for arg in more
+    ]
     again = {split(arg)[0] for arg in more}
-    saved = [arg for arg in yaml.safe_load(file.read_text()) if split(arg)[0] not in again]
-    return [*saved, f"hydra.run.dir={run}", *more]
+    kept = [FORMER.get(arg, arg) for key, arg in saved.items() if key not in again]
+    return [*kept, f"hydra.run.dir={run}", *more]
 
 
 def keys_of(config, prefix: str = "") -> list[str]:

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import psutil
@@ -161,6 +163,33 @@ def test_the_server_imports_packages_of_the_project(server):
     """Started as a script it has plugins/ on its path, where an algos.py lies, too."""
     done = run(server, "-c", "import sys; print(sys.modules['algos'].__file__)")
     assert done.stdout.strip().endswith("/algos/__init__.py"), done.stderr
+
+
+def test_a_client_and_its_fork_that_end_at_once_hurt_nobody():
+    """Both are in one answer of the kernel; the number of the first may be a new fork's by then."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"\0{uuid.uuid4()}")
+    forks = prefork.Forks(listener)
+    clients = [socket.socketpair() for _ in range(2)]
+    processes = [subprocess.Popen(["sleep", "60"]) for _ in clients]
+    pidfds = [os.pidfd_open(process.pid) for process in processes]
+    ended, new = (
+        (process.pid, conn) for process, (conn, _) in zip(processes, clients, strict=True)
+    )
+    forks.children[pidfds[0]] = ended
+    for file, data in ((pidfds[0], None), (ended[1], pidfds[0])):
+        forks.select.register(file, prefork.selectors.EVENT_READ, data)
+    processes[0].kill()
+    forks.fork_ended(pidfds[0])
+    forks.client_gone(ended[1], pidfds[0])
+    forks.children[pidfds[0]] = new
+    forks.client_gone(ended[1], pidfds[0])
+    assert processes[1].poll() is None
+    processes[1].kill()
+    processes[1].wait()
+    os.close(pidfds[1])
+    for conn in (listener, *clients[0], *clients[1]):
+        conn.close()
 
 
 def test_semaphores_of_a_killed_worker_are_unlinked(server):

@@ -5,7 +5,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from launcher.results import Attempt, Result, compared, errors, report, stats, table
+from launcher.results import Attempt, EndedJob, compared, errors, jobs_table, stats, summary
 
 CAUSE = """(RewardLoopWorker pid=7) Traceback (most recent call last):
 (RewardLoopWorker pid=7)   File "reward.py", line 1, in <module>
@@ -40,13 +40,13 @@ def test_one_error_is_told_once_and_an_earlier_attempt_is_past(log):
 
 def test_a_log_without_an_error_says_so(log):
     log.write_text("the kernel killed it\n")
-    assert "exit status 137. Its log names no error." in report(log.parent, 137, 60, 0)
+    assert "exit status 137. Its log names no error." in summary(log.parent, 137, 60, 0)
 
 
 def test_a_known_trap_comes_with_its_cure(log):
     log.write_text("E InvalidAuthToken: missing\n" * 2 + END)
-    assert report(log.parent, 1, 60, 0).count("RAY_AUTH_MODE=token") == 1
-    assert "RAY_AUTH_MODE" not in report(log.parent, 1, 60, log.stat().st_size - len(END))
+    assert summary(log.parent, 1, 60, 0).count("RAY_AUTH_MODE=token") == 1
+    assert "RAY_AUTH_MODE" not in summary(log.parent, 1, 60, log.stat().st_size - len(END))
 
 
 @pytest.mark.parametrize(("metric", "best"), [("val-core/x/acc/mean@1", 1), ("val/loss", 0)])
@@ -58,8 +58,8 @@ def test_the_best_job_is_marked(tmp_path, metric, best):
         folder.mkdir()
         lines = [{"step": s, "data": {metric: 7.0 if s < 3 else value}} for s in (1, 2, 3)]
         (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
-        results.append(Result(folder, code))
-    lines = table(results).strip("\n").splitlines()
+        results.append(EndedJob(folder, code))
+    lines = jobs_table(results).strip("\n").splitlines()
     assert [line.startswith("*") for line in lines[1:5]] == [job == best for job in range(4)]
     assert lines[3].split() == ["2", "3", "-", "0.900", "exit", "1"]
     assert lines[-1].endswith(f"{tmp_path.name}/{best}")
@@ -94,6 +94,8 @@ def test_the_statistics_of_nothing(tmp_path):
 
 def test_a_run_is_compared_with_what_was_predicted(tmp_path):
     class Expected:
+        chosen = ("lab.lora_rank=32",)
+
         def text(self):
             return "the plan"
 
@@ -113,9 +115,11 @@ def test_a_run_is_compared_with_what_was_predicted(tmp_path):
     lines = [json.dumps({"step": n, "data": data}) for n, data in enumerate(values, 1)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     told = "a step took 2.50 s (predicted: 2.00); the trainer 19.0 GiB of a GPU (predicted: 20.0)"
-    assert compared(tmp_path) == told and report(tmp_path, 0, 1.0, 0).startswith(told)
+    assert compared(tmp_path) == told and summary(tmp_path, 0, 1.0, 0).startswith(told)
     Attempt(tmp_path, ["launch.py"], config).end(0)  # a start without a plan has nothing to compare
     assert compared(tmp_path) == ""
+    attempts = json.loads((tmp_path / "run.json").read_text())["attempts"]
+    assert [attempt["chosen"] for attempt in attempts] == [["lab.lora_rank=32"]] * 2
 
 
 def test_a_start_leaves_its_config_and_its_end_the_statistics(tmp_path):

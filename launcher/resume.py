@@ -1,0 +1,199 @@
+"""Going on with a run: with the config that it has, and not with what conf/ says today.
+
+A start that goes on (`resume=RUN`) composes today's conf/ twice, with the overrides that the run has and with those
+of this command line besides. Where the two differ, this command line counts; everywhere else RUN/resolved.yaml does.
+What conf/, the data or the machine would make different today is printed, and not done.
+
+RUN/resolved.yaml and its like are the newest start's; those of start N before it lie in RUN/attempts/N.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from preflight import names
+from preflight.mistakes import Mistake
+
+RESOLVED = "resolved.yaml"
+OVERRIDES, COMPOSED = ".hydra/overrides.yaml", ".hydra/config.yaml"
+CHANGES = "changes.txt"
+KEPT = (RESOLVED, OVERRIDES, COMPOSED, CHANGES, "training_config.json", "plan.txt")  # of each start
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("plugins", "rewards", "algos", "agents")  # whose modules a config names
+# What the machine and the folder say at this start, whatever they said at the first one.
+OF_THIS_START = ("lab.run_dir", "ray_kwargs.ray_init.address")
+OF_THE_CODE = "lab.trainer"  # what the trainer is: today's code knows it best
+SHOWN = 8  # changes on the screen; all are in CHANGES
+NONE = object()  # no such key
+
+
+def arguments(argv: list[str]) -> list[str]:
+    """The checked command line for Hydra, which writes nothing down for a run that goes on: `keep` does."""
+    checked, run = names.check_argv(argv), names.resumed(argv)
+    return [*checked, "hydra.output_subdir=null"] if run and (run / RESOLVED).exists() else checked
+
+
+class Past:
+    """What a run was before this start.
+
+    Args:
+        run_dir: its folder, as it is before anything of this start is written there.
+    """
+
+    def __init__(self, run_dir: Path):
+        self.run_dir = run_dir
+        self.saved = yaml.safe_load((run_dir / OVERRIDES).read_text())
+        self.resolved = OmegaConf.load(run_dir / RESOLVED)
+        record = run_dir / "run.json"
+        attempts = json.loads(record.read_text())["attempts"] if record.exists() else []
+        self.starts = max(1, len(attempts))
+        self.chosen: list[str] = attempts[-1].get("chosen", []) if attempts else []
+        self.overrides: list[str] = []  # of this start, once `go_on` has seen them
+        self.composed: dict = {}
+        self.changes: list[str] = []
+
+    def go_on(self, config: DictConfig) -> DictConfig:
+        """The config of this start: the run's own, with what this command line sets.
+
+        Args:
+            config: composed by Hydra from the run's overrides and this command line's.
+
+        Raises Mistake for what can't be set any more.
+        """
+        hydra = HydraConfig.get()
+        self.overrides = list(hydra.overrides.task)
+        new = {names.split(word)[0]: word for word in self.overrides if word not in self.saved}
+        if new.get("lab.plan") == "lab.plan=auto":
+            raise Mistake(
+                "lab.plan=auto chooses for a new run; a run that goes on keeps its sizes."
+            )
+        before = compose(hydra.job.config_name, overrides=list(filter(is_there, self.saved)))
+        now = config.copy()
+        for made in (before, now):
+            OmegaConf.set_struct(made, False)
+        given = {names.split(word)[0] for word in self.overrides}
+        for key, value in map(names.split, self.chosen):
+            for made in (before, now) if key not in given else ():
+                OmegaConf.update(made, key, yaml.safe_load(value))
+        # A key that is set to what conf/ says today is set all the same. So the run's own value stands on the
+        # other side, and all that follows from the key differs, too.
+        for key in [*OF_THIS_START, *(key for key in new if "." in key)]:
+            value = OmegaConf.select(self.resolved, key, default=NONE)
+            if value is not NONE:
+                OmegaConf.update(before, key, value, merge=False)
+        raw = plain(OmegaConf.load(self.run_dir / COMPOSED)), plain(before), plain(now)
+        self.composed = together(*raw)
+        for made in (before, now):
+            OmegaConf.resolve(made)
+        old, today = plain(self.resolved), plain(before)
+        self.changes = differences(old, today)
+        merged = OmegaConf.create(together(old, today, plain(now)))
+        if merged.lab.plan == "auto":
+            merged.lab.plan = "check"  # it has chosen
+        OmegaConf.set_struct(merged, True)
+        return merged
+
+    def keep(self) -> None:
+        """Put the config of the start before away, and write down what this one was composed of."""
+        place = self.run_dir / f"attempts/{self.starts}"
+        for name in KEPT:
+            if (self.run_dir / name).exists():
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(self.run_dir / name, place / name)
+        (self.run_dir / CHANGES).unlink(missing_ok=True)
+        OmegaConf.save(OmegaConf.create(self.overrides), self.run_dir / OVERRIDES)
+        OmegaConf.save(OmegaConf.create(self.composed), self.run_dir / COMPOSED)
+        if self.changes:
+            (self.run_dir / CHANGES).write_text("\n".join(self.changes) + "\n")
+
+    def report(self) -> str:
+        """What the user reads of the changes, in whole lines; nothing if there are none."""
+        if not self.changes:
+            return ""
+        lines = ["conf/, the data or this machine have changed since this run began. It keeps its values"
+                 " (KEY=VALUE changes one):"]  # fmt: skip
+        lines += [f"  {change}" for change in self.changes[:SHOWN]]
+        if len(self.changes) > SHOWN:
+            rest, file = len(self.changes) - SHOWN, os.path.relpath(self.run_dir / CHANGES)
+            lines += [f"  and {rest} more, in {file}"]
+        return "\n".join(lines) + "\n"
+
+
+def plain(config: DictConfig) -> dict:
+    """As a dict, interpolations as they are written."""
+    return OmegaConf.to_container(config)
+
+
+def is_there(override: str) -> bool:
+    """Whether conf/ still has the file that an override chooses, if it chooses one."""
+    group, name = names.split(override)
+    return name in names.groups().get(group, [name])
+
+
+def together(old: Any, before: Any, now: Any, key: str = "") -> Any:
+    """The value of a key: `old`, but `now` where `now` and `before` differ, or `old` can't be used any more."""
+    if key == OF_THE_CODE or old is NONE or is_gone(old) or is_formula(old):
+        return now
+    if isinstance(old, dict) and isinstance(before, dict) and isinstance(now, dict):
+        return {
+            k: together(old.get(k, NONE), before.get(k, NONE), v, below(key, k))
+            for k, v in now.items()
+        }
+    return old if before == now else now
+
+
+def differences(old: Any, today: Any, key: str = "") -> list[str]:
+    """A line for each value that is another one today; the keys of lab before those of verl."""
+    if key == OF_THE_CODE or old == today or is_gone(old):
+        return []
+    if isinstance(old, dict) and isinstance(today, dict):
+        keys = sorted(dict.fromkeys([*old, *today]), key=lambda k: not key and k != "lab")
+        values = {k: (old.get(k, NONE), today.get(k, NONE)) for k in keys}
+        return [line for k, two in values.items() for line in differences(*two, below(key, k))]
+    if today is NONE:  # of lab nothing is lost by that: verl's keys have its values
+        return [] if key.startswith("lab.") else [f"{key}={shown(old)} is no key any more"]
+    if old is NONE:
+        return [f"{key}={shown(today)} is new"]
+    return [f"{key}={shown(old)}, today {shown(today)}"]
+
+
+def below(key: str, name: str) -> str:
+    """The key of `name` in the node at `key`."""
+    return f"{key}.{name}" if key else name
+
+
+def shown(value: Any) -> str:
+    """A value, as it is written on a command line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def is_formula(value: Any) -> bool:
+    """Whether it is an interpolation, which may name keys that today's conf/ calls otherwise."""
+    return isinstance(value, str) and "${" in value
+
+
+def is_gone(value: Any) -> bool:
+    """Whether it names a module of this project that is not there any more: it was renamed, or moved."""
+    if not isinstance(value, str):
+        return False
+    match = re.fullmatch(rf"(?:pkg://)?(({'|'.join(ROOMS)})(\.\w+)+)", value)
+    if not match:
+        return False
+    place, *parts = match[1].split(".")
+    folder = ROOT / place
+    for part in parts:
+        if (folder / f"{part}.py").is_file():
+            return False
+        folder = folder / part
+        if not folder.is_dir():
+            return True
+    return False

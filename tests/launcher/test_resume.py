@@ -1,0 +1,257 @@
+"""A run goes on with its own config, whatever conf/ says by now, and with what the new command line sets."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import ROOT
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf, open_dict, read_write
+
+from launcher.resume import Past, is_gone
+from preflight import names
+from preflight.mistakes import Mistake
+
+OLD = yaml.safe_load((Path(__file__).parents[1] / "support/old_run.yaml").read_text())
+LR = "actor_rollout_ref.actor.optim.lr"
+TOKENS = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
+
+
+@pytest.fixture
+def compose_at(composer):
+    """`compose_at(folder, "algo=ppo", ...)` → the config as launch.py composes it there, with Hydra's own."""
+
+    def make(folder: Path, *overrides: str):
+        config = composer(*overrides)
+        hydra = HydraConfig.instance().cfg
+        with read_write(hydra.hydra), open_dict(hydra.hydra):
+            hydra.hydra.overrides.task = [o for o in overrides if not o.startswith("hydra.")]
+            hydra.hydra.runtime.output_dir = str(folder)
+            hydra.hydra.job.config_name = "config"
+        return config
+
+    return make
+
+
+@pytest.fixture
+def begin(compose_at, tmp_path):
+    """`begin("algo=ppo", ..., key=value)` → the folder of a run, when conf/ said `key: value`."""
+
+    def make(*overrides: str, **then) -> Path:
+        folder = tmp_path / "run"
+        (folder / ".hydra").mkdir(parents=True)
+        config = compose_at(folder, *overrides)
+        for key, value in then.items():
+            OmegaConf.update(config, key, value)
+        OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra/overrides.yaml")
+        OmegaConf.save(config, folder / ".hydra/config.yaml")
+        OmegaConf.save(config, folder / "resolved.yaml", resolve=True)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def go_on(compose_at):
+    """`go_on(folder, "lab.seed=3")` → what launch.py makes of `resume=FOLDER lab.seed=3`: Past, config."""
+
+    def make(folder: Path, *more: str):
+        config = compose_at(folder, *names.check_argv([f"resume={folder}", *more]))
+        past = Past(folder)
+        config = past.go_on(config)
+        past.keep()
+        OmegaConf.save(config, folder / "resolved.yaml", resolve=True)
+        return past, config
+
+    return make
+
+
+def at(config, key: str):
+    return OmegaConf.select(config, key, throw_on_missing=True)
+
+
+def test_a_run_keeps_what_conf_said_and_says_what_is_different_today(begin, go_on):
+    folder = begin("trainer.total_training_steps=3", **{"lab.model.rl_lr": 7e-5})
+    first = (folder / "resolved.yaml").read_text()
+    past, config = go_on(folder, "trainer.total_training_steps=9")
+    assert at(config, LR) == 7e-5 and config.trainer.total_training_steps == 9
+    assert past.changes == [
+        "lab.model.rl_lr=7.0e-05, today 0.0001",
+        f"{LR}=7.0e-05, today 0.0001",
+    ]
+    assert f"\n  {LR}=7.0e-05, today 0.0001\n" in past.report()
+    assert (folder / "attempts/1/resolved.yaml").read_text() == first
+    assert not (folder / "attempts/2").exists()
+
+
+def test_it_says_nothing_where_nothing_has_changed(begin, go_on):
+    folder = begin("algo=ppo", "lab.seed=3")
+    first = yaml.safe_load((folder / "resolved.yaml").read_text())
+    past, _ = go_on(folder)
+    assert past.changes == [] and past.report() == ""
+    assert yaml.safe_load((folder / "resolved.yaml").read_text()) == first
+
+
+def test_what_the_command_line_sets_counts_and_so_does_all_that_follows_from_it(begin, go_on):
+    then = {"lab.hw.tokens_per_gpu": 999, "lab.model.rl_lr": 7e-5}
+    folder = begin(**then)
+    _, config = go_on(folder, "lab.hw.tokens_per_gpu=32768")  # which is what conf/ says today
+    assert at(config, TOKENS) == 32768 and at(config, LR) == 7e-5
+    _, config = go_on(folder, "algo=gspo")  # a third start: what the second one set stays
+    assert at(config, "actor_rollout_ref.actor.policy_loss.loss_mode") == "gspo"
+    assert at(config, TOKENS) == 32768 and at(config, LR) == 7e-5
+
+
+def test_a_folder_that_was_moved(begin, go_on):
+    folder = begin("lab.project=mine")
+    moved = folder.rename(folder.with_name("elsewhere"))
+    past, config = go_on(moved)
+    assert past.changes == []
+    assert str(folder) not in (moved / "resolved.yaml").read_text()
+    assert config.trainer.default_local_dir == f"{moved}/checkpoints"
+
+
+def test_the_address_of_ray_is_that_of_this_start(begin, go_on, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "first:1")
+    folder = begin()
+    for now, cpus in (("second:2", None), ("", 32)):
+        monkeypatch.setenv("RAY_ADDRESS", now)
+        past, config = go_on(folder)
+        ray = config.ray_kwargs.ray_init
+        assert (ray.address, ray.num_cpus) == (now or None, cpus) and not past.changes
+
+
+def test_keys_that_came_and_went(begin, go_on):
+    folder = begin("+trainer.mine=1")
+    resolved = yaml.safe_load((folder / "resolved.yaml").read_text())
+    resolved["trainer"]["of_an_older_verl"] = 5
+    del resolved["trainer"]["val_only"], resolved["lab"]["keep_best"]
+    (folder / "resolved.yaml").write_text(yaml.safe_dump(resolved))
+    past, config = go_on(folder, "trainer.mine=2")
+    assert config.trainer.mine == 2 and "of_an_older_verl" not in config.trainer
+    assert past.changes == [
+        "lab.keep_best=false is new",
+        "trainer.of_an_older_verl=5 is no key any more",
+        "trainer.val_only=false is new",
+    ]
+
+
+def test_what_was_chosen_for_a_run_stays(begin, go_on):
+    """lab.plan=auto changes the composed config, so the overrides alone don't give the run's."""
+    folder = begin("lab.plan=auto", **{"lab.lora_rank": 32, "lab.hw.tokens_per_gpu": 999})
+    chosen = ["lab.lora_rank=32", "lab.hw.tokens_per_gpu=999"]
+    record = {"attempts": [{"exit": 0, "chosen": chosen}]}
+    (folder / "run.json").write_text(json.dumps(record))
+    past, config = go_on(folder, "lab.hw.tokens_per_gpu=500")
+    assert past.changes == [] and config.lab.plan == "check"
+    assert at(config, "actor_rollout_ref.model.lora_rank") == 32 and at(config, TOKENS) == 500
+
+
+def test_a_run_is_not_planned_anew(begin, go_on):
+    folder = begin()
+    with pytest.raises(Mistake, match="lab.plan=auto chooses for a new run"):
+        go_on(folder, "lab.plan=auto")
+
+
+def test_stages_of_a_run_are_composed_of_its_own_config(begin, go_on):
+    """.hydra/config.yaml, which algos/self_play.py makes the configs of its stages of."""
+    folder = begin("algo=self_play", **{"self_play.margin": 0.25})
+    go_on(folder, "self_play.rounds=7")
+    raw = OmegaConf.load(folder / ".hydra/config.yaml")
+    assert (raw.self_play.margin, raw.self_play.rounds) == (0.25, 7)
+    assert OmegaConf.is_interpolation(raw.trainer, "default_local_dir")
+
+
+@pytest.fixture
+def old_run(tmp_path):
+    """The folder of a run of an older version of this project."""
+    folder = tmp_path / "old"
+    (folder / ".hydra").mkdir(parents=True)
+    for part, name in (
+        ("overrides", ".hydra/overrides"),
+        ("composed", ".hydra/config"),
+        ("resolved", "resolved"),
+    ):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(OLD[part]))  # fmt: skip
+    return folder
+
+
+def test_an_old_run(old_run, go_on):
+    past, config = go_on(old_run, "trainer.total_training_steps=9")
+    assert config.lab.trainer.entry == "verl.trainer.main_ppo" and "spmd" not in config.lab
+    start = "/old/old_sft/checkpoints/global_step_40/huggingface"  # found then, and not today
+    assert config.actor_rollout_ref.model.path == start
+    agent = config.actor_rollout_ref.rollout.agent
+    assert agent.agent_loop_manager_class.startswith("plugins.rollout.batched_rollout.")
+    assert config.reward.reward_manager.module.path == "pkg://plugins.rollout.reward_manager"
+    assert config.trainer.default_local_dir == f"{old_run}/checkpoints"
+    assert config.data.train_batch_size == 4 and config.trainer.total_training_steps == 9
+    assert f"actor_rollout_ref.model.path={start}, today /old/old_sft" in past.changes
+    raw = OmegaConf.load(old_run / ".hydra/config.yaml")
+    OmegaConf.resolve(raw)  # nothing refers to a key that is gone
+
+
+@pytest.mark.parametrize(
+    ("value", "gone"),
+    [("pkg://plugins.reward_manager", True), ("plugins.batched_rollout.Manager", True),
+     ("plugins.rollout.batched_rollout.BatchedAgentLoopManager", False), ("plugins.register", False),
+     ("pkg://rewards.sql", False), ("algos.no_such", True), ("verl.trainer.main_ppo", False),
+     ("a rewards.none text", False), ("plugins", False), (3, False)],
+)  # fmt: skip
+def test_a_module_that_is_gone(value, gone):
+    assert is_gone(value) == gone
+
+
+# launch.py without verl: all before and after the child process
+LAUNCH = """
+import runpy
+from launcher import child
+child.run = lambda config, run_dir: 0
+runpy.run_path("launch.py", run_name="__main__")
+"""
+
+
+def launch(*args: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", LAUNCH, *map(str, args)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_command_line(tmp_path, sql_demo, tiny_model):
+    """A job of a multirun goes on; what is refused leaves the folder as it was."""
+    common = [f"lab.dataset.dir={sql_demo}", f"lab.model.path={tiny_model}"]
+    done = launch("-m", "algo=grpo,rloo", *common, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    job = tmp_path / "sweep/1"
+    first = contents(job)
+    for wrong, text in (
+        ("lab.model.path=/nowhere/model", "/nowhere/model"),
+        ("algo=grop", "Did you mean grpo?"),
+        ("trainer.total_training_stepss=3", "Did you mean trainer.total_training_steps?"),
+    ):
+        done = launch(f"resume={job}", wrong)
+        assert done.returncode == 2 and text in done.stderr and contents(job) == first, done.stderr
+    done = launch(f"resume={job}", "trainer.total_training_steps=5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    now = contents(job)
+    config = yaml.safe_load(now["resolved.yaml"])
+    assert config["algorithm"]["adv_estimator"] == "rloo"
+    assert config["trainer"]["total_training_steps"] == 5
+    assert config["lab"]["run_dir"] == str(job)
+    for name in ("resolved.yaml", ".hydra/overrides.yaml", "training_config.json", "plan.txt"):
+        assert now[f"attempts/1/{name}"] == first[name]
+    assert "changed since this run began" not in done.stdout
+    assert "trainer.total_training_steps=5" in yaml.safe_load(now[".hydra/overrides.yaml"])
+    done = launch("-m", "algo=grpo,rloo", *common, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert done.returncode == 2 and "sweep/0 holds a run already" in done.stderr
+    done = launch("-m", f"resume={job}", "lab.seed=1,2")
+    assert done.returncode == 2 and "leave out -m" in done.stderr
+    assert contents(job) == now
