@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from data_prep._code import code_of
 from preflight.mistakes import Mistake
 
 CARD = "card.json"
@@ -26,15 +27,6 @@ def sha256(file: Path) -> str:
         while piece := f.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def code_of(name: str) -> str:
-    """A hash of the code that makes NAME: its own file and the helpers."""
-    here = Path(__file__).parent
-    digest = hashlib.sha256()
-    for file in [here / f"{name}.py", *sorted(here.glob("_*.py"))]:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def state_of(inputs: Iterable[Path]) -> str:
@@ -74,16 +66,26 @@ def _differences(out: Path, card: dict, made: dict) -> list[str]:
         was, now = old["options"].get(option), new["options"].get(option)
         if was != now:
             found.append(f"{option} was {was!r}, is {now!r}")
-    if old.get("inputs") != new["inputs"]:
-        found.append("the input files have changed")
-    if old.get("code") != new["code"]:
-        found.append("the code of data_prep has changed")
+    if isinstance(old.get("code"), dict):
+        if old.get("inputs") != new["inputs"]:
+            found.append("the input files have changed")
+        if changed := _changed(old["code"], new["code"]):
+            found.append(f"the code that makes it has changed: {changed}")
+    else:
+        found.append("an earlier version of data_prep made it, with code that its card does not list (what is in it"
+                     " can still be used)")  # fmt: skip
     for file, facts in card["files"].items():
         if not (out / file).is_file():
             found.append(f"{file} is gone")
         elif sha256(out / file) != facts["sha256"]:
             found.append(f"{file} was changed by hand")
     return found
+
+
+def _changed(old: dict[str, str], new: dict[str, str]) -> str:
+    """The first files whose hashes differ, or that only one of both has."""
+    files = sorted(file for file in {*old, *new} if old.get(file) != new.get(file))
+    return ", ".join(files[:3] + ["..."] * (len(files) > 3))
 
 
 def build(

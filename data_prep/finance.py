@@ -96,5 +96,4 @@ def run(args: argparse.Namespace) -> None:
                 rows.keep(number, row, partial(placed, given))
 
     extra = dict.fromkeys(("query", "context"), pa.string())
-    inputs = [file for _, file in files] or [_finance_demo.WORDS]
-    _rows.make("finance", args, fill, extra, inputs)
+    _rows.make("finance", args, fill, extra, [file for _, file in files])

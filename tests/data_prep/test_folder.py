@@ -81,6 +81,21 @@ def test_anything_else_needs_force(made, source, capsys, change):
     assert content(out) == before
 
 
+def test_what_an_earlier_version_made_is_not_replaced_unasked(made, capsys):
+    """Its card has one hash of all code of data_prep, which nothing can be compared with."""
+    out, command = made
+    card = json.loads((out / "card.json").read_text())
+    card["made"]["code"] = "0123456789abcdef"
+    (out / "card.json").write_text(json.dumps(card))
+    before = content(out)
+    error = refused(command, capsys)
+    assert "an earlier version of data_prep made it" in error and "can still be used" in error
+    assert "--force" in error and "input files" not in error and content(out) == before
+    assert "ability was 'general', is 'maths'" in refused([*command, "--ability", "maths"], capsys)
+    assert main([*command, "--force"]) == 0 and main(command) == 0
+    assert "already there" in capsys.readouterr().out
+
+
 def test_force_replaces_what_was_made_and_leaves_the_rest(made, source, capsys):
     out, command = made
     (out / "notes.txt").write_text("mine")
