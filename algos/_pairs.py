@@ -14,21 +14,8 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import Dataset
 
-
-def step_ends(starts: list[int], ends: list[int]) -> torch.Tensor:
-    """Where each step is complete: the last token that begins before the step's end.
-
-    That is the token with the step's last character, also where it goes on into the blank line
-    between two steps: ")\\n\\n" is one token of many vocabularies.
-
-    Args:
-        starts: (T,) where each token begins, in characters, ascending.
-        ends: where each step ends, in characters (exclusive).
-
-    Returns:
-        (steps,) positions of tokens, from 0.
-    """
-    return torch.searchsorted(torch.tensor(starts), torch.tensor(ends)) - 1
+from data_prep._chat import render_answered, token_ids
+from rewards._steps import join_steps, tokens_at
 
 
 class Items(Dataset):
@@ -66,26 +53,19 @@ class Items(Dataset):
         return self.items[index]
 
     def texts(self, prompt: list[dict], answer: list[dict]) -> tuple[str, str]:
-        """The rendered prompt and answer; the answer ends with the end-of-sequence token."""
-        kwargs = {"tokenize": False, **self.template}
-        head = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, **kwargs)
-        whole = self.tokenizer.apply_chat_template([*prompt, *answer], **kwargs)
-        if not whole.startswith(head):
-            raise ValueError(
-                "the chat template renders a prompt in another way once it is answered"
-            )
-        tail, end = whole[len(head) :].rstrip(), self.tokenizer.eos_token
-        return head, tail if tail.endswith(end) else tail + end
+        """The rendered prompt and answer."""
+        return render_answered(self.tokenizer, prompt, answer, self.template)
 
     def sequence(self, head: str, tail: str, ends: list[int] = (), labels: list[float] = ()):
         """One sequence; for a chain with the `ends` of its steps, in characters of `tail`."""
-        prompt = self.tokenizer(head, add_special_tokens=False)["input_ids"]
+        prompt = token_ids(self.tokenizer, head)
         answer = self.tokenizer(tail, add_special_tokens=False, return_offsets_mapping=bool(ends))
         ids = torch.tensor(prompt + answer["input_ids"])
         row = {"input_ids": ids, "position_ids": torch.arange(len(ids))}
         row["loss_mask"] = (row["position_ids"] >= len(prompt)).long()
         if ends:
-            at = len(prompt) + step_ends([start for start, _ in answer["offset_mapping"]], ends)
+            starts = [start for start, _ in answer["offset_mapping"]]
+            at = len(prompt) + torch.tensor(tokens_at(starts, ends))
             row["loss_mask"] = torch.zeros_like(ids).index_fill(0, at, 1)
             row["labels"] = torch.zeros(len(ids)).index_put((at,), torch.tensor(labels).float())
         return row
@@ -106,11 +86,7 @@ class Chains(Items):
     columns = ("prompt", "steps", "labels")
 
     def encode(self, row: dict) -> list[dict[str, torch.Tensor]]:
-        steps = [step.strip() for step in row["steps"]]
-        text = "\n\n".join(steps)
+        text, ends = join_steps(row["steps"])
         head, tail = self.texts(row["prompt"], [{"role": "assistant", "content": text}])
-        end = (
-            tail.index(text) - 2
-        )  # where the steps begin, less the blank line that none has before
-        ends = [end := end + 2 + len(step) for step in steps]
-        return [self.sequence(head, tail, ends, row["labels"])]
+        begin = tail.index(text)
+        return [self.sequence(head, tail, [begin + end for end in ends], row["labels"])]

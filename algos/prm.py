@@ -2,7 +2,7 @@
 
 Source: Lightman et al., arXiv:2305.20050; soft labels (the share of continuations that come out
 right) Wang et al., Math-Shepherd, arXiv:2312.08935. A linear head gives one logit a token; it is
-read where a step is complete (algos/_pairs.py, `step_ends`), and
+read where a step is complete (rewards/_steps.py, `tokens_at`), and
 
     −y log σ(logit) − (1 − y) log(1 − σ(logit))
 

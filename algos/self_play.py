@@ -2,7 +2,7 @@
 
 Source: iterative DPO, Xiong et al., arXiv:2312.11456, and the loop of Yuan et al., Self-Rewarding
 Language Models, arXiv:2401.10020, with the run's reward as the judge. In round t the model M_t
-samples n answers to each of its prompts (_prompts.py, _answers.py); these are paired, best against
+samples n answers to each of its prompts (_prompts.py, _samples.py); these are paired, best with
 worst (_pairing.py); M_t+1 is M_t after DPO on the pairs of this round, with M_t as the reference.
 
 Each stage is a run of launch.py (stages.py): RUN/round_1/sample, RUN/round_1/dpo, ..., and after
@@ -22,7 +22,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from algos import _answers, _pairing, _prompts
+from algos import _pairing, _prompts, _samples
 from launcher import stages
 from launcher.checkpoints import latest_model
 from launcher.progress import read_metrics
@@ -49,7 +49,7 @@ class SelfPlay:
 
     def run_stage(self, t: int, folder: Path, algo: str, what: str, base, changes: dict) -> None:
         """Run a stage of round t: `base`, with `changes` and the model that the round begins with."""
-        stages.tell(f"round {min(t, self.rounds)} of {self.rounds}: {what}")
+        stages.message(f"round {min(t, self.rounds)} of {self.rounds}: {what}")
         before, model = self.dir / f"round_{t - 1}/dpo", self.config.actor_rollout_ref.model.path
         model = model if t == 1 else str(latest_model(before))
         name = f"{self.config.lab.name}-{folder.parent.name}-{folder.name}"
@@ -77,10 +77,10 @@ class SelfPlay:
             each = [what[kind].format(len(rows), n) for kind, (rows, n) in asked.items()]
             changes = _prompts.write(folder, asked)
             self.run_stage(t, folder, "self_play", ", ".join(each), self.raw, changes)
-        answers = _answers.read(folder)
-        _answers.save(answers["train"], self.dir / f"rollouts/{t}.jsonl")
-        _answers.save(answers["val"], self.dir / f"validation/{t - 1}.jsonl")
-        return answers["train"], dict(_answers.held_out(answers["val"], self.rollout.val_kwargs.n))
+        answers = _samples.read(folder)
+        _samples.save(answers["train"], self.dir / f"rollouts/{t}.jsonl")
+        _samples.save(answers["val"], self.dir / f"validation/{t - 1}.jsonl")
+        return answers["train"], dict(_samples.held_out(answers["val"], self.rollout.val_kwargs.n))
 
     def train(self, t: int, answers: list[list[dict]]) -> dict:
         """DPO on the pairs of round t; returns the round's metrics."""
@@ -95,7 +95,7 @@ class SelfPlay:
         return {
             "training/global_step": t,
             "timing_s/step": sum(stages.seconds(folder.with_name(s)) for s in ("sample", "dpo")),
-            **_answers.summary(answers),
+            **_samples.summary(answers),
             **{f"self_play/{name}": count for name, count in counts.items()},
             **{f"dpo/{name.removeprefix('train/')}": value for name, value in last.items()},
         }

@@ -12,22 +12,14 @@ A folder stands for the files in it; a run's folder, for the answers it dumped (
 import argparse
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data_prep import _dumps, _rows, _schema
-from data_prep._fields import Bad
-from data_prep._read import Broken
+from data_prep import _dumps, _rows, _schema, _scoring
+from data_prep._read import BadRow, Broken
 from data_prep._split import Split
 from preflight.mistakes import Mistake
-
-RESPONSES = ("response", "output", "solution_str")
-REFERENCES = ("ground_truth", "gts")
-# of the row itself, that a reward reads from extra_info
-INFO = ("db", "extra_dbs")
+from rewards._rows import RESPONSE_KEYS, RowError, ground_truth_of, info_of
 
 
 def add_options(parser: argparse.ArgumentParser, name: str) -> None:
@@ -70,27 +62,19 @@ def candidates(source: Iterator) -> Iterator[tuple[int, dict | Broken]]:
                 yield number, rest | own | (one if isinstance(one, dict) else {"response": one})
 
 
-def first(row: Mapping, names: tuple[str, ...]) -> object:
-    """The first of these fields that is there."""
-    return next((row[name] for name in names if row.get(name) is not None), None)
-
-
 def normal(row: dict, scored: bool, steps: bool) -> dict:
-    """An answer in the one form that rewards and the commands read. Raises Bad.
+    """An answer in the one form that rewards and the commands read. Raises BadRow.
 
     scored: a reward will score it; if not, it must have a score, and where wanted, `steps`.
     """
-    prompt, response, reference = (
-        messages(row.get("prompt")),
-        first(row, RESPONSES),
-        first(row, REFERENCES),
-    )
-    if reference is None and isinstance(row.get("reward_model"), Mapping):
-        reference = row["reward_model"].get("ground_truth")
-    info = row.get("extra_info") if isinstance(row.get("extra_info"), Mapping) else {}
-    info = {k: row[k] for k in INFO if row.get(k) is not None} | info | {"messages": prompt}
-    # an answer may say nothing, which is counted apart
-    empty = isinstance(response, str) and not response.strip()
+    prompt = messages(row.get("prompt"))
+    response = next((row[key] for key in RESPONSE_KEYS if row.get(key) is not None), None)
+    try:
+        reference, missing = ground_truth_of(row), ""
+    except RowError as error:
+        reference, missing = None, str(error)
+    info = info_of(row) | {"messages": prompt}
+    empty = isinstance(response, str) and not response.strip()  # which is counted apart
     form = {"prompt": prompt, "steps": ["-" if empty else response], "labels": [0]}
     problems = [p.replace("steps[0]", "response") for p in _schema.check("process", form)]
     result = row["result"] if isinstance(row.get("result"), Mapping) else row
@@ -100,10 +84,10 @@ def normal(row: dict, scored: bool, steps: bool) -> dict:
         problems.append(
             "steps: no list of [start, end, score]; --reward NAME makes them, or --outcome"
         )
-    if scored and reference is None:
-        problems.append(f"no ground truth ({', '.join(REFERENCES)} or reward_model.ground_truth)")
+    if scored and missing:
+        problems.append(missing)
     if problems:
-        raise Bad("; ".join(problems))
+        raise BadRow("; ".join(problems))
     made = {"prompt": prompt, "response": response, "ground_truth": reference, "extra_info": info}
     made["data_source"] = row.get("data_source") or ""
     if not scored:
@@ -135,7 +119,7 @@ def collect(
                 continue
             try:
                 answer = normal(row, bool(args.reward), steps)
-            except Bad as error:
+            except BadRow as error:
                 rows.reject(number, row, str(error))
                 continue
             if not answer["response"].strip():
@@ -145,37 +129,6 @@ def collect(
                 split.of(answer["prompt"], "val")
             out.write(json.dumps(answer, default=str) + "\n")
     return file
-
-
-def rewards(*arguments: object, quiet: bool = False) -> None:
-    """`python -m rewards ...`, a process of its own: it may do what it likes to its own memory."""
-    command = [sys.executable, "-m", "rewards", *map(str, arguments)]
-    # where `rewards` is, wherever we were started
-    path = os.pathsep.join([str(Path(__file__).parent.parent), *sys.path[1:]])
-    env = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run(command, env=env, capture_output=quiet, text=True)
-    if done.returncode:
-        said = (done.stderr or "").strip().splitlines()[-1:] or ["see above"]
-        raise Mistake(f"--reward {arguments[0]}: {said[0].removeprefix('error: ')}")
-
-
-def score(file: Path, args: argparse.Namespace) -> Path:
-    """Have the reward score a file of answers; returns the file with the results."""
-    out = file.with_name("scored.jsonl")
-    options = ["--set", *args.set] if args.set else []
-    rewards(args.reward, "--file", file, "--out", out, *options)
-    return out
-
-
-def check_reward(args: argparse.Namespace, folder: Path) -> None:
-    """Let a wrong name or option be told before anything is read."""
-    if args.set and not args.reward:
-        raise Mistake("--set is for the reward: --reward NAME")
-    if args.reward:
-        nothing = folder / "nothing.jsonl"
-        nothing.touch()
-        options = ["--set", *args.set] if args.set else []
-        rewards(args.reward, "--file", nothing, *options, quiet=True)
 
 
 def inputs(source: Path) -> list[Path]:
@@ -200,12 +153,12 @@ def graded(
     `folder` is for work, `split` learns which prompts are for validation. With `steps`, every result
     has `steps`. Raises Mistake.
     """
-    check_reward(args, folder)
+    _scoring.check_reward(args, folder)
     file = collect(rows, args, split, folder, steps)
     if args.on_bad == "fail":
         rows.settle()  # before what takes long
     if args.reward and file.stat().st_size:
-        file = score(file, args)
+        file = _scoring.score(file, args)
     with file.open() as lines:
         for line in lines:
             answer = json.loads(line)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from data_prep import _chat
 from data_prep._lengths import load_tokenizer
 from data_prep._read import Broken, read
 from data_prep._split import digest
@@ -78,10 +79,10 @@ class Prompts:
         config = yaml.safe_load((run / CONFIG).read_text())
         model, data = config["actor_rollout_ref"]["model"], config["data"]
         tokenizer = load_tokenizer(model.get("tokenizer_path") or model["path"])
-        options = dict(data.get("apply_chat_template_kwargs") or {}, add_generation_prompt=True)
+        template = data.get("apply_chat_template_kwargs")
 
         def rendered(prompt: list) -> str:
-            ids = tokenizer.apply_chat_template(prompt, return_dict=False, **options)
+            ids = _chat.token_ids(tokenizer, _chat.render(tokenizer, prompt, template))
             return tokenizer.decode(ids, skip_special_tokens=True)
 
         def entries() -> Iterator[tuple[bytes, str]]:

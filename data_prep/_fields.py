@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_prep import _rows
+from data_prep._read import BadRow
 from data_prep._split import Split
 from preflight.mistakes import Mistake
 
@@ -37,10 +38,6 @@ def add_options(parser: argparse.ArgumentParser, source: str) -> None:
     parser.add_argument("--ability", default="general", help="kind of task (%(default)s)")
 
 
-class Bad(ValueError):
-    """A row that can't be mapped; the text says which field and why."""
-
-
 def text(value: object) -> str:
     """A field's value as text: JSON for numbers, lists and mappings."""
     if isinstance(value, bytes):
@@ -51,11 +48,11 @@ def text(value: object) -> str:
 
 
 def field(row: dict, name: str) -> object:
-    """A field's value. Raises Bad if it is missing, null or empty."""
+    """A field's value. Raises BadRow if it is missing, null or empty."""
     value = row.get(name)
     if value is None or value == "":
         there = f"missing, there is {', '.join(map(str, list(row)[:8])) or 'nothing'}"
-        raise Bad(f"{name}: {'empty' if name in row else there}")
+        raise BadRow(f"{name}: {'empty' if name in row else there}")
     return value
 
 
@@ -64,25 +61,25 @@ def filled(spec: str, row: dict) -> str:
     return re.sub(r"\{\{\s*([^{}]+?)\s*\}\}", lambda m: text(field(row, m[1])), spec)
 
 
-def said(spec: str, row: dict) -> str:
+def text_of(spec: str, row: dict) -> str:
     """A field's value, or a text with fields in it."""
     return filled(spec, row) if "{{" in spec else text(field(row, spec))
 
 
 def messages(args: argparse.Namespace, row: dict) -> list:
-    """The prompt as messages. Raises Bad."""
+    """The prompt as messages. Raises BadRow."""
     prompt = None if "{{" in args.prompt else field(row, args.prompt)
     if not isinstance(prompt, list):
-        prompt = [{"role": "user", "content": said(args.prompt, row)}]
+        prompt = [{"role": "user", "content": text_of(args.prompt, row)}]
     system = [{"role": "system", "content": filled(args.system, row)}] if args.system else []
     return system + prompt
 
 
 def database(folder: Path, name: str) -> str:
-    """A database's URL as it is, a file's absolute path. Raises FileNotFoundError, or Bad for a password."""
+    """A database's URL as it is, a file's absolute path. Raises FileNotFoundError, or BadRow for a password."""
     if "://" in name:
         if re.search(r"://[^/\s@]*:[^/\s@]*@", name):
-            raise Bad(
+            raise BadRow(
                 "no password in a URL: it would be in the data (~/.pgpass, PGPASSWORD, MYSQL_PWD)"
             )
         return name
@@ -112,16 +109,16 @@ class Mapper:
             rows.keep(number, row, partial(self.placed, given))
 
     def placed(self, given: str, number: int, row: dict) -> tuple[dict, dict | None, str]:
-        """The row's forms, and its split. Raises Bad, ValueError, OSError (--db may hold no file's name)."""
+        """The row's forms, and its split. Raises BadRow, ValueError, OSError (--db may hold no file's name)."""
         rl, sft = self.mapped(number, row)
         return rl, sft, self.split.of(rl["prompt"], given)
 
     def mapped(self, number: int, row: dict) -> tuple[dict, dict | None]:
-        """(RL row without its split, SFT row or None). Raises Bad, ValueError and OSError."""
+        """(RL row without its split, SFT row or None). Raises BadRow, ValueError and OSError."""
         args = self.args
         prompt = messages(args, row)
-        answer = said(args.answer, row) if args.answer else ""
-        response = said(args.response, row) if args.response else answer
+        answer = text_of(args.answer, row) if args.answer else ""
+        response = text_of(args.response, row) if args.response else answer
         info = {"index": number} | {name: text(field(row, name)) for name in args.extra}
         if args.db:
             info["db"] = database(self.folder, text(field(row, args.db)))

@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from data_prep import _chat
 from preflight.mistakes import Mistake
+from rewards._steps import join_steps
 
 SHARES = {"p50": 0.5, "p95": 0.95, "max": 1.0}
 
@@ -31,7 +33,7 @@ def parts(kind: str, row: Mapping) -> tuple[list, str]:
     if kind == "preference":
         both = (row["chosen"][-1]["content"], row["rejected"][-1]["content"])
         return row["prompt"], max(both, key=len)
-    return row["prompt"], "\n\n".join(row["steps"])
+    return row["prompt"], join_steps(row["steps"])[0]
 
 
 class Lengths:
@@ -51,13 +53,9 @@ class Lengths:
             self.prompt.update(sum(len(m["content"]) for m in p) for p in prompts)
             self.answer.update(map(len, answers))
             return
-        texts = [
-            self.tokenizer.apply_chat_template(list(p), add_generation_prompt=True, tokenize=False)
-            for p in prompts
-        ]
+        texts = [_chat.render(self.tokenizer, p) for p in prompts]
         for counts, some in ((self.prompt, texts), (self.answer, list(answers))):
-            ids = self.tokenizer(some, add_special_tokens=False)["input_ids"]
-            counts.update(map(len, ids))
+            counts.update(map(len, _chat.token_ids(self.tokenizer, some)))
 
     def summary(self) -> dict:
         """{"unit": "tokens" or "characters", "prompt": {p50, p95, max}, "answer": the same}."""

@@ -33,6 +33,10 @@ class Broken:
     why: str
 
 
+class BadRow(ValueError):
+    """A row that was read but can't be used; the text says which field and why."""
+
+
 def read(file: Path) -> Iterator[dict | Broken]:
     """The rows of `file`. Raises Mistake if it can't be read at all."""
     with file.open("rb") as f:

@@ -49,6 +49,12 @@ def kind_of(columns: Iterable[str]) -> str | None:
     return next((kind for kind, needed in KINDS.items() if set(needed) <= set(columns)), None)
 
 
+def preference_row(prompt: list, better: str, worse: str) -> dict:
+    """A pair of two answers to the messages of a prompt."""
+    chosen, rejected = ([{"role": "assistant", "content": text}] for text in (better, worse))
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
 def check(kind: str, row: object) -> list[str]:
     """The problems of a row of `kind`; empty if it is good."""
     if not isinstance(row, Mapping):

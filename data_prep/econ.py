@@ -32,8 +32,7 @@ from data_prep import _rows
 from data_prep._econ.examples import Examples, good, pool, rewarded
 from data_prep._econ.rows import COLUMNS, checked, decision, ground_truth, prompt
 from data_prep._econ.simulate import simulate
-from data_prep._fields import Bad
-from data_prep._read import Broken, read
+from data_prep._read import BadRow, Broken, read
 from data_prep._split import Split
 from preflight.mistakes import Mistake
 
@@ -104,12 +103,12 @@ class Source:
         return read(self.file) if self.file else simulate(**self.simulation)
 
     def state(self, row: dict | Broken) -> dict:
-        """The checked row, with its household and split. Raises Bad."""
+        """The checked row, with its household and split. Raises BadRow."""
         if isinstance(row, Broken):
-            raise Bad(row.why)
+            raise BadRow(row.why)
         for name, column in self.names.items():
             if column not in row:
-                raise Bad(f"{column}: missing, and --map takes {name} from it")
+                raise BadRow(f"{column}: missing, and --map takes {name} from it")
             row = row | {name: row[column]}
         state = checked(row)
         name = row.get("household")
@@ -122,7 +121,7 @@ class Source:
         for number, row in enumerate(self.rows()):
             try:
                 state = self.state(row)
-            except Bad:  # counted when the rows are written
+            except BadRow:  # counted when the rows are written
                 continue
             if "work" in state:
                 yield number, state
@@ -195,7 +194,7 @@ def run(args: argparse.Namespace) -> None:
         for number, row in rows.reading(source.rows(), source.name):
             try:
                 state = source.state(row)
-            except Bad as error:
+            except BadRow as error:
                 rows.reject(number, row.text if isinstance(row, Broken) else row, str(error))
                 continue
             rl, sft = forms(number, state, examples.near(state, args.few_shot) if examples else [])

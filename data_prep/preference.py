@@ -20,14 +20,14 @@ import itertools
 import json
 import sqlite3
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 from tqdm import tqdm
 
-from data_prep import _answers, _rows
+from data_prep import _answers, _rows, _schema
+from data_prep._ranking import best_with_worst
 from data_prep._split import Split, digest
 from preflight.mistakes import Mistake
 
@@ -60,23 +60,6 @@ def _margin(text: str) -> float:
     return float(text)
 
 
-def pair(
-    answers: list[tuple[str, float]], most: int, margin: float
-) -> tuple[list[tuple[str, str]], int]:
-    """(better, worse) texts of the answers to one prompt, and how many different texts there are.
-
-    Equal scores keep the order in which the answers came.
-    """
-    scores = defaultdict(list)
-    for text, score in answers:
-        scores[text].append(score)
-    mean = {text: sum(values) / len(values) for text, values in scores.items()}
-    ranked = sorted(mean, key=mean.get, reverse=True)
-    pairs = zip(ranked[: len(ranked) // 2], reversed(ranked), strict=False)
-    best = itertools.islice(pairs, most)
-    return [(a, b) for a, b in best if mean[a] - mean[b] > margin], len(ranked)
-
-
 class Groups:
     """Scored answers by what they answer, on disk."""
 
@@ -85,7 +68,9 @@ class Groups:
         self.stored.execute("PRAGMA journal_mode = OFF")  # a killed run begins anew
         self.stored.execute("PRAGMA synchronous = OFF")
         self.stored.execute("CREATE TABLE asked (id INTEGER PRIMARY KEY, key BLOB UNIQUE, prompt)")
-        self.stored.execute("CREATE TABLE said (asked INTEGER, number INTEGER, text, score REAL)")
+        self.stored.execute(
+            "CREATE TABLE answers (asked INTEGER, number INTEGER, text, score REAL)"
+        )
 
     def add(self, number: int, answer: dict, score: float) -> None:
         """Keep an answer in normal form (_answers); `number` is its place in the source."""
@@ -96,13 +81,13 @@ class Groups:
             "INSERT OR IGNORE INTO asked (key, prompt) VALUES (?, ?)", [digest(same), prompt]
         )
         self.stored.execute(
-            "INSERT INTO said SELECT id, ?, ?, ? FROM asked WHERE key = ?",
+            "INSERT INTO answers SELECT id, ?, ?, ? FROM asked WHERE key = ?",
             [number, answer["response"], score, digest(same)],
         )
 
     def each(self) -> Iterator[tuple[list, list[tuple[str, float]]]]:
         """(prompt, [(text, score), ...]) in the order in which the prompts came first."""
-        found = self.stored.execute("SELECT asked, text, score FROM said ORDER BY asked, number")
+        found = self.stored.execute("SELECT asked, text, score FROM answers ORDER BY asked, number")
         for asked, some in itertools.groupby(found, key=lambda row: row[0]):
             prompt = self.stored.execute("SELECT prompt FROM asked WHERE id = ?", [asked])
             yield json.loads(prompt.fetchone()[0]), [(text, score) for _, text, score in some]
@@ -128,15 +113,14 @@ def run(args: argparse.Namespace) -> None:
                 )
 
     def add(rows: _rows.Rows, prompt: list, answers: list[tuple[str, float]]) -> None:
-        pairs, texts = pair(answers, args.pairs, args.margin)
+        pairs, texts = best_with_worst(answers, args.pairs, args.margin)
         rows.leave_out("duplicate", len(answers) - texts)
         rows.leave_out("unpaired", texts - 2 * len(pairs))
         rows.notes["prompts"] = rows.notes.get("prompts", 0) + 1
         rows.notes["prompts_without_pair"] = rows.notes.get("prompts_without_pair", 0) + (not pairs)
         side = split.of(prompt)
         for texts in pairs:
-            chosen, rejected = ([{"role": "assistant", "content": text}] for text in texts)
-            row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+            row = _schema.preference_row(prompt, *texts)
             rows.put("preference", side, row, side, reads=2)
 
     _rows.make("preference", args, fill, inputs=_answers.inputs(args.source))

@@ -15,18 +15,15 @@ as `preference` does. Answers without a label are counted in the card: empty, no
 """
 
 import argparse
-import re
 import tempfile
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
 
 from data_prep import _answers, _rows
 from data_prep._split import Split
-
-BLANK_LINE = re.compile(r"\n\s*\n")
+from rewards._steps import split_steps
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -36,18 +33,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold", type=float, default=0.0, help="a score above it is right (%(default)s)"
     )
-
-
-def split_steps(text: str) -> list[tuple[int, int]]:
-    """(start, end) of what stands between blank lines, without the white space around it."""
-    edges = [0, *chain.from_iterable(m.span() for m in BLANK_LINE.finditer(text)), len(text)]
-    found = []
-    for start, end in zip(edges[::2], edges[1::2], strict=True):
-        piece = text[start:end]
-        start, end = end - len(piece.lstrip()), start + len(piece.rstrip())
-        if start < end:
-            found.append((start, end))
-    return found
 
 
 def labels(

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import _rows
+from data_prep import _rows, _schema
 from data_prep._sql_demo.content import fill
 from data_prep._sql_demo.databases import DATABASES, Database
 from data_prep._sql_demo.pairs import all_columns, chain, fenced, wrong
@@ -101,7 +101,7 @@ def judged(
     if bad is None:
         return {}
     asked = prompt(question)
-    pair = {"prompt": asked, "chosen": [answer(question.sql)], "rejected": [answer(bad)]}
+    pair = _schema.preference_row(asked, fenced(question.sql), fenced(bad))
     steps, labels = chain(bad if rng.random() < 0.5 else question.sql, question.sql)
     process = {"prompt": asked, "steps": steps, "labels": labels}
     return {"preference": pair, "process": process}

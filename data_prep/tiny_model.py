@@ -112,9 +112,7 @@ def run(args: argparse.Namespace) -> None:
     if args.hidden < HEAD_DIM or args.hidden % HEAD_DIM:
         raise Mistake(f"--hidden {args.hidden} is no multiple of {HEAD_DIM}, a head's width")
     if args.layers < 1 or args.vocab < 256 + len(SPECIAL):
-        raise Mistake(
-            f"--layers from 1 and --vocab from {256 + len(SPECIAL)} (all bytes), please"
-        )
+        raise Mistake(f"--layers from 1 and --vocab from {256 + len(SPECIAL)} (all bytes), please")
 
     def fill(folder: Path) -> dict:
         from transformers.utils.logging import disable_progress_bar

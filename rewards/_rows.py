@@ -6,6 +6,7 @@ from pathlib import Path
 
 RESPONSE_KEYS = ("solution_str", "response", "output")
 TRUTH_KEYS = ("ground_truth", "gts")
+INFO_KEYS = ("db", "extra_dbs")  # of the row itself, that a reward reads from extra_info
 
 
 class RowError(ValueError):
@@ -53,7 +54,7 @@ def ground_truth_of(row: Mapping) -> object:
 def info_of(row: Mapping) -> dict:
     """`extra_info`, with what it lacks of the row itself: `db`, `extra_dbs`, and the prompt as `messages`."""
     info = dict(row["extra_info"]) if isinstance(row.get("extra_info"), Mapping) else {}
-    for key in ("db", "extra_dbs"):
+    for key in INFO_KEYS:
         if row.get(key) is not None:
             info.setdefault(key, row[key])
     if isinstance(row.get("prompt"), list):

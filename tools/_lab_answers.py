@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from data_prep._answers import candidates
+from data_prep._chat import render
 from data_prep._dumps import open_answers
 from data_prep._read import Broken
 from rewards._rows import response_of
@@ -41,9 +42,8 @@ def from_model(
     model = AutoModelForCausalLM.from_pretrained(path, dtype="auto").to(device).eval()
     groups = []
     for row in rows:
-        prompt = tokenizer.apply_chat_template(
-            row["prompt"], add_generation_prompt=True, return_dict=True, return_tensors="pt", **template
-        ).to(device)  # fmt: skip
+        text = render(tokenizer, row["prompt"], template)
+        prompt = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(device)
         with torch.no_grad():
             ids = model.generate(
                 **prompt, do_sample=True, top_k=0, num_return_sequences=n, max_new_tokens=max_tokens

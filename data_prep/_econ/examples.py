@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import _answers
-from data_prep._econ.rows import MACRO, decision, ground_truth, told
+from data_prep._econ.rows import MACRO, as_text, decision, ground_truth
+from data_prep._scoring import run_rewards
 from preflight.mistakes import Mistake
 
 BEST_EMPLOYED, BEST_UNEMPLOYED, UNEMPLOYED = 0.30, 0.60, 0.15
@@ -27,14 +27,14 @@ OF_DECISION = ("annual_weight=0", "guard_weight=0", "alone_guard_weight=0", "mic
 
 
 def rewarded(states: Iterable[Mapping]) -> list[float]:
-    """Of each state with a decision, what `reward=econ` says of it; NaN if nothing."""
+    """Of each state with a decision, its score by `reward=econ`; NaN if it has none."""
     with tempfile.TemporaryDirectory() as folder:
         rows, scored = Path(folder) / "rows.jsonl", Path(folder) / "scored.jsonl"
         with rows.open("w") as file:
             for state in states:
                 row = {"response": decision(state), "ground_truth": ground_truth(state)}
                 file.write(json.dumps(row) + "\n")
-        _answers.rewards("econ", "--file", rows, "--out", scored, "--set", *OF_DECISION)
+        run_rewards("econ", "--file", rows, "--out", scored, "--set", *OF_DECISION)
         with scored.open() as file:
             scores = [json.loads(line)["result"]["score"] for line in file]
     return [math.nan if score is None else score for score in scores]
@@ -102,4 +102,4 @@ class Examples:
             other = order[self.employed[order] != kinds.pop()]
             chosen[-1:] = other[:1] if len(other) else chosen[-1:]
         found = [self.states[i] for i in reversed(chosen)]
-        return [(told(one), decision(one)) for one in found]
+        return [(as_text(one), decision(one)) for one in found]

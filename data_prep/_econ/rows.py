@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 
-from data_prep._fields import Bad
+from data_prep._read import BadRow
 
 MONEY = ("wealth", "dpi", "income", "transfer", "tax")
 MACRO = ("unemployment_rate", "gdp_growth", "wage_inflation", "price_inflation")
@@ -33,34 +33,34 @@ def number(name: str, value: object) -> float | None:
             raise TypeError
         found = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise Bad(f"{name}: {str(value)[:40]!r} is not a number") from None
+        raise BadRow(f"{name}: {str(value)[:40]!r} is not a number") from None
     if math.isnan(found):
         return None
     low, high = (0, 1) if name in SHARES else (-1, 1) if name in CORRELATIONS else (None, math.inf)
     if math.isinf(found) or (low is not None and not low <= found <= high):
         wanted = "finite" if low is None else f"from {low} to {high}"
-        raise Bad(f"{name}: {str(value)[:40]} is not {wanted}")
+        raise BadRow(f"{name}: {str(value)[:40]} is not {wanted}")
     return found
 
 
 def checked(row: Mapping) -> dict:
-    """The columns that are there, as numbers, with employed and dpi. Raises Bad."""
+    """The columns that are there, as numbers, with employed and dpi. Raises BadRow."""
     found = {name: number(name, row.get(name)) for name in NUMBERS}
     state = {name: value for name, value in found.items() if value is not None}
     state["employed"] = TRUTH.get(str(row.get("employed")).strip().lower())
     if state["employed"] is None:
-        raise Bad(f"employed: {str(row.get('employed'))[:40]!r} is neither true nor false")
+        raise BadRow(f"employed: {str(row.get('employed'))[:40]!r} is neither true nor false")
     if "dpi" not in state and "income" in state:
         state["dpi"] = state["income"] + state.get("transfer", 0) - state.get("tax", 0)
     for name in ("wealth", "dpi"):
         if name not in state:
-            raise Bad(f"{name}: missing" + (", and so is income" if name == "dpi" else ""))
+            raise BadRow(f"{name}: missing" + (", and so is income" if name == "dpi" else ""))
     if ("work" in state) != ("consumption" in state):
-        raise Bad("work, consumption: a decision is both of them or neither")
+        raise BadRow("work, consumption: a decision is both of them or neither")
     return state
 
 
-def told(state: Mapping) -> str:
+def as_text(state: Mapping) -> str:
     """The state in one line, as the model reads it."""
     dpi, wealth = state["dpi"], state["wealth"]
     parts = ["Employed" if state["employed"] else "Unemployed"]
@@ -85,7 +85,7 @@ def decision(state: Mapping) -> str:
 def prompt(state: Mapping, examples: list[tuple[str, str]]) -> list[dict[str, str]]:
     """The messages; examples: (state, decision) as texts."""
     shown = ["Examples:", *(line for example in examples for line in example), ""]
-    lines = [*(shown if examples else []), told(state), TASK]
+    lines = [*(shown if examples else []), as_text(state), TASK]
     return [{"role": "user", "content": "\n".join(lines)}]
 
 

@@ -9,9 +9,10 @@ import torch
 from omegaconf import OmegaConf
 from transformers import AutoTokenizer
 
-from algos._pairs import Chains, step_ends
+from algos._pairs import Chains
 from algos._worker import add_up
 from algos.prm import prm_loss
+from rewards._steps import tokens_at
 
 LOGITS = [[7.0, 2.0, 7.0, -1.0], [7.0, 0.5, -3.0]]
 ENDS = [[0, 1, 0, 1], [0, 1, 1]]
@@ -60,8 +61,8 @@ def test_micro_batches_and_workers_make_no_difference():
 def test_a_step_ends_at_the_token_of_its_last_character():
     # "ab) | cd": the token ")\n\n" begins in the first step and ends behind it
     starts = [0, 2, 5, 6]  # "ab", ")\n\n", "c", "d"
-    assert step_ends(starts, [3, 7]).tolist() == [1, 3]
-    assert step_ends([0, 0, 3], [3, 4]).tolist() == [1, 2]  # one character in two tokens
+    assert tokens_at(starts, [3, 7]) == [1, 3]
+    assert tokens_at([0, 0, 3], [3, 4]) == [1, 2]  # one character in two tokens
 
 
 STEPS = ["SELECT COUNT(*)", "FROM customer\nWHERE age > 30", "-- done"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from data_prep import _schema
 from data_prep.__main__ import main
 from data_prep._econ import examples as _econ_examples
-from data_prep._econ.rows import checked, decision, prompt, told
+from data_prep._econ.rows import as_text, checked, decision, prompt
 from data_prep._econ.simulate import simulate, taxes
 from rewards import econ as reward
 
@@ -123,10 +123,10 @@ def test_a_household_stays_on_one_side(made):
 
 
 def test_examples_are_of_the_training_split_and_of_both_kinds(made, shown):
-    files, told_decisions = read(shown), defaultdict(set)
+    files, decisions_of = read(shown), defaultdict(set)
     for messages in (row["messages"] for row in files["sft_train"]):
         state = messages[0]["content"].split("\n")[-2]
-        told_decisions[state].add(messages[1]["content"])
+        decisions_of[state].add(messages[1]["content"])
     for name in ("train", "val"):
         for row in files[name]:
             head, *lines = row["prompt"][0]["content"].split("\n")
@@ -134,7 +134,7 @@ def test_examples_are_of_the_training_split_and_of_both_kinds(made, shown):
             assert head == "Examples:" and lines[6] == "" and len(lines) == 9
             assert {state.split(",")[0] for state in shown_states} == {"Employed", "Unemployed"}
             assert own not in shown_states
-            assert all(a in told_decisions[s] for s, a in zip(shown_states, answers, strict=True))
+            assert all(a in decisions_of[s] for s, a in zip(shown_states, answers, strict=True))
     plain = read(made)
     assert states(files["train"]) == states(plain["train"])  # every RL row is still there
 
@@ -146,13 +146,13 @@ def test_examples_are_the_nearest():
     points = (raw - raw.mean(0)) / raw.std(0)
     for i in (0, 7, 100, 333):
         distance = ((points - points[i]) ** 2).sum(1)
-        nearest = [told(some[j]) for j in np.argsort(distance)[1:5]]
+        nearest = [as_text(some[j]) for j in np.argsort(distance)[1:5]]
         got = [state for state, _ in found.near(some[i], 4)][::-1]
         assert got[:3] == nearest[:3]
         assert got[3] == nearest[3] or len({state[:10] for state in got[:3]}) == 1
-        assert told(some[i]) not in got
+        assert as_text(some[i]) not in got
     copies = _econ_examples.Examples([some[0]] * 5 + some[:20] + some[-20:])
-    assert told(some[0]) not in [state for state, _ in copies.near(some[0], 10)]
+    assert as_text(some[0]) not in [state for state, _ in copies.near(some[0], 10)]
     bare = {"employed": True, "wealth": 1.0, "dpi": 2.0, "work": 0.5, "consumption": 0.5}
     few = _econ_examples.Examples([bare, bare | {"employed": False, "wealth": 3.0}])
     assert len(few.near(bare, 5)) == 1 and len(few.near(bare | {"dpi": 9.0}, 5)) == 2
@@ -183,8 +183,8 @@ def test_good_decisions_earn_more(shown, made):
         assert kept[split, True] <= 0.3 * len(plain[split]) + 1
     share = kept["train", False] / (kept["train", True] + kept["train", False])
     assert share == pytest.approx(0.15, abs=0.01)
-    told_good = card(shown)["good"]
-    assert told_good == {
+    counted = card(shown)["good"]
+    assert counted == {
         "employed": kept["train", True] + kept["val", True],
         "unemployed": kept["train", False] + kept["val", False],
     }
@@ -360,7 +360,7 @@ def test_mistakes_are_told_in_a_line(tmp_path, capsys, message):
     assert message in error and error.count("\n") == 1
 
 
-def test_what_is_absent_is_not_told():
+def test_what_is_absent_is_left_out():
     state = checked({"employed": "no", "wealth": "-5", "dpi": 0})
-    assert told(state) == "Unemployed, disposable income 0, savings -5."
+    assert as_text(state) == "Unemployed, disposable income 0, savings -5."
     assert decision(state) == "" and prompt(state, [])[0]["role"] == "user"

@@ -1,4 +1,4 @@
-"""preference: pairs as self-play makes them, of every form of rows; each answer is in a pair or counted."""
+"""preference: pairs of every form of rows; each answer is in a pair or counted."""
 
 import json
 import math
@@ -8,12 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algos import _pairing
 from data_prep import _schema
 from data_prep.__main__ import main
-from data_prep.preference import pair
+from preflight.checks.columns import check_kind_of_rows
 from preflight.checks.files import check_data_files
-from preflight.checks.preference import check_kind_of_rows
 
 
 def write(file, rows: list) -> str:
@@ -106,18 +104,6 @@ def test_every_form_of_rows_gives_the_same_pairs(tmp_path, form):
     counts = card(tmp_path / "out")["counts"]
     assert (counts["read"], counts["train"] + counts["val"], counts["unpaired"]) == (60, 40, 20)
     assert counts["val"] == 2 * len(rows["val"]) > 0
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([0.0, 0.1, 0.5, 1.0]))),
-    st.integers(1, 4),
-    st.sampled_from([0.0, 0.1, 0.4]),
-)
-def test_the_pairs_are_those_of_self_play(some, most, margin):
-    pairs, different = pair(some, most, margin)
-    assert pairs == _pairing.pair(some, most, margin)
-    assert different == len({text for text, _ in some})
 
 
 def test_a_reward_scores_the_answers(tmp_path, db):

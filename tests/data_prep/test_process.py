@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from data_prep import _schema
 from data_prep.__main__ import main
-from data_prep.process import labels, split_steps
+from data_prep.process import labels
+from preflight.checks.columns import check_kind_of_rows
 from preflight.checks.files import check_data_files
-from preflight.checks.preference import check_kind_of_rows
-from rewards import prm
+from rewards._steps import join_steps, split_steps
 
 
 def write(file, rows: list) -> str:
@@ -43,11 +43,10 @@ text = st.text(
 @settings(max_examples=300, deadline=None)
 @given(text)
 def test_steps_are_what_the_model_will_see_in_a_run(answer):
-    spans = split_steps(answer)
-    assert spans == prm.split_steps(answer)
-    steps = [answer[start:end] for start, end in spans]
-    joined = "\n\n".join(steps)  # how its trainer and its reward join them
-    assert [joined[start:end] for start, end in split_steps(joined)] == steps
+    steps = [answer[start:end] for start, end in split_steps(answer)]
+    joined, ends = join_steps(steps)  # as its trainer and its reward do
+    assert joined == "\n\n".join(steps)
+    assert split_steps(joined) == [(end - len(s), end) for s, end in zip(steps, ends, strict=True)]
 
 
 STEPS = [(0, 10), (12, 20), (22, 30), (32, 40)]
