@@ -1,8 +1,118 @@
-"""Facts about a composed config that several checks, the plan and the tools need."""
+"""Facts about a composed config that several checks, the plan and the tools need. No check is one of them."""
 
-from omegaconf import DictConfig
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from preflight.names import split
 
 
 def is_rl(config: DictConfig) -> bool:
     """Whether the run samples answers and scores them; else it learns from given ones, under torchrun."""
     return config.lab.trainer.kind == "rl"
+
+
+def is_sft(config: DictConfig) -> bool:
+    """Whether the run learns from given answers, with the config tree of verl's SFT trainer."""
+    return not is_rl(config)
+
+
+def is_driver(config: DictConfig) -> bool:
+    """Whether the entry point is one of this project that runs others as its stages: its steps are rounds of these."""
+    return is_rl(config) and not config.lab.trainer.entry.startswith("verl.")
+
+
+def has_own_rows(config: DictConfig) -> bool:
+    """Whether a reader of this project reads the rows (pairs, labelled steps), and none of verl's."""
+    return config.lab.trainer.rows is not None
+
+
+def is_verls_sft(config: DictConfig) -> bool:
+    """Whether verl's own reader reads conversations."""
+    return is_sft(config) and not has_own_rows(config)
+
+
+def has_options(root: str) -> Callable[[DictConfig], bool]:
+    """A condition: whether the algorithm has options of its own below `root`."""
+    return lambda config: root in config.lab.trainer.options
+
+
+def model_key(config: DictConfig) -> str:
+    """The key of the model that is trained."""
+    return "actor_rollout_ref.model" if is_rl(config) else "model"
+
+
+def given(key: str) -> bool:
+    """Whether the command line sets `key`, or something below it."""
+    if not HydraConfig.initialized():
+        return False
+    keys = [split(override)[0] for override in HydraConfig.get().overrides.task]
+    return any(k == key or k.startswith(f"{key}.") for k in keys)
+
+
+def choice(group: str) -> str:
+    """The option chosen for a group."""
+    return HydraConfig.get().runtime.choices.get(group, "") if HydraConfig.initialized() else ""
+
+
+def verl_folder() -> Path:
+    """verl's source, found without importing it."""
+    return Path(importlib.util.find_spec("verl").submodule_search_locations[0])
+
+
+def scored_by(config: DictConfig) -> str | None:
+    """The reward's path, if it uses a model that verl serves."""
+    if is_sft(config) or not OmegaConf.select(config, "reward.reward_model.enable"):
+        return None
+    return config.reward.custom_reward_function.path
+
+
+def as_list(files) -> list[str]:
+    """verl takes one file or a list."""
+    if files is None:
+        return []
+    return [files] if isinstance(files, str) else list(files)
+
+
+def named_files(config: DictConfig) -> list[str]:
+    """Files of data that the config names, for training and for validation."""
+    return [*as_list(config.data.train_files), *as_list(config.data.val_files)]
+
+
+def data_files(config: DictConfig) -> list[str]:
+    """Those that are there; check_data_files misses the others."""
+    return [file for file in named_files(config) if Path(file).is_file()]
+
+
+def columns_of(file: str) -> list[str] | None:
+    """Names of a parquet file's columns; None if it is not one."""
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(file).names
+    except (OSError, ValueError):
+        return None
+
+
+def row_count(files) -> int | None:
+    """Rows of parquet files together; None if that can't be known (another check says why)."""
+    import pyarrow.parquet as pq
+
+    total = 0
+    for file in as_list(files):
+        try:
+            if not Path(file).is_file():
+                return None
+            total += pq.read_metadata(file).num_rows
+        except (OSError, ValueError):
+            return None
+    return total if files else None
+
+
+def rows_read(config: DictConfig, kind: str) -> int | None:
+    """Rows that a run reads for `kind`, train or val; None if that can't be known."""
+    have, limit = row_count(config.data[f"{kind}_files"]), config.data[f"{kind}_max_samples"]
+    return min(have, limit) if have is not None and limit > 0 else have

@@ -16,6 +16,7 @@ from launcher.checkpoints import latest_model, step_model
 from preflight import machine
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+MORE_THAN_STEPS_TAKE = 1_000_000  # epochs
 
 
 def verl_trainer_folder() -> str:
@@ -53,6 +54,16 @@ def ray_address() -> str | None:
     return None if named in ("", "local") else named
 
 
+def floor_div(whole: int, parts: int) -> int:
+    """The size of one of so many parts, rounded down, at least 1; preflight says where that is not even."""
+    return max(1, int(whole) // int(parts))
+
+
+def epochs(asked: int, steps: int | None) -> int:
+    """verl's number of epochs: those asked for; where a number of steps is given, more than these can take."""
+    return MORE_THAN_STEPS_TAKE if steps else asked
+
+
 def register() -> None:
     """Register all of them with OmegaConf, and hw=auto with Hydra (again and again, if need be)."""
     Plugins.instance().register(machine.Source)
@@ -66,7 +77,8 @@ def register() -> None:
         "if": lambda condition, then, otherwise: then if condition else otherwise,
         "sum": lambda *terms: None if None in terms else sum(terms),
         "mul": lambda a, b: a * b,
-        "div": lambda a, b: max(1, int(a) // int(b)),
+        "floor_div": floor_div,
+        "epochs": epochs,
         "strings": lambda node: OmegaConf.create({k: str(v) for k, v in node.items()}),
         "join": lambda sep, *parts: sep.join(str(part) for part in parts),
     }.items():

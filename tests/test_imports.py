@@ -12,10 +12,14 @@ from helpers import ROOT
 ROOMS = ("algos", "data_prep", "launcher", "plugins", "preflight", "rewards", "tools")
 # Modules that import nothing of the project and nothing heavy: any room may use them.
 LEAVES = {
+    "data_prep._chat",
+    "data_prep._ranking",
+    "data_prep._schema",
     "launcher.checkpoints",
     "preflight.mistakes",
     "preflight.tables",
     "rewards._rows",
+    "rewards._steps",
     "plugins.rollout.reward_parts",
 }
 MAY = {  # room → rooms whose modules it may import
@@ -90,6 +94,19 @@ def test_only_what_runs_inside_of_verl_imports_it(room):
         for file in files(room)
         for module, lazy in imports(file)
         if module.partition(".")[0] in (never if lazy else heavy | never)
+    ]
+    assert found == []
+
+
+def test_checks_import_no_other_checks():
+    """What several of them need is a fact, in preflight/facts.py or beside it."""
+    folder = ROOT / "preflight/checks"
+    modules = {file.stem for file in folder.glob("*.py")}
+    found = [
+        f"{file.name} imports {module}"
+        for file in folder.glob("*.py")
+        for module, _ in imports(file)
+        if module.startswith("preflight.checks.") and module.split(".")[2] in modules
     ]
     assert found == []
 

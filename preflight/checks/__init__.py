@@ -1,40 +1,67 @@
-"""All checks, in their order: what comes first makes sense of what comes later, and the cheap ones come early.
+"""All checks, in their order; preflight/preparation.py runs them.
 
-One function a check: each `check_...(config) -> str | None` of the modules below; it returns what is wrong and what to
-do, in one line. Those of SLOW are for `make check` alone. `lab.preflight.skip` leaves single ones out, by name.
+One function a check: each `check_...(config) -> str | None` of the modules below. It returns what is wrong and what to
+do about it, in one line; or a Note, which is not a mistake; or None. A check of some runs alone says so with
+`@applies_to`; one that needs the plan has a second parameter, `expected`. To add one: write the function, and list its
+module here if it is a new one. Checks import no other checks: what several of them need is in preflight/facts.py and
+its neighbours.
 """
 
+import functools
 import importlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from preflight.mistakes import Mistake
-
-MAX_LINES = 3
+# Of a config, and of a Forecast if it has the parameter `expected`.
+Check = Callable[..., str | None]
+# A run is refused with the first three complaints, so mistakes with a clear reason come first.
 DEFAULT = (
-    "algos", "names", "values", "batch", "micro_batch", "parallel", "trainer", "algorithms", "correction", "knobs",
-    "limits", "lora", "columns", "files", "machine", "ray", "rows", "preference", "reward_model", "reward_options",
-    "self_play", "memory",
+    "names", "algos", "values",  # words and single values
+    "files",  # what must be there
+    "algorithms", "preference", "self_play", "trainer", "correction", "lora", "knobs", "limits",  # what goes together
+    "reward_options", "reward_model",
+    "batch", "micro_batch", "parallel",  # numbers that must divide
+    "machine", "ray",  # what this machine has
+    "memory",  # what fits into it
+    "columns", "rows",  # the data itself
 )  # fmt: skip
-SLOW = ("slow_lengths", "slow_reward", "slow_verl")
+SLOW = ("slow_lengths", "slow_reward", "slow_verl")  # of `make check` alone
 
 
 class Note(str):
-    """What a check has to say that is no mistake; `make check` shows it."""
+    """What a check has to say that is not a mistake; `make check` shows it."""
 
 
 class Finding(NamedTuple):
-    """Of one check: its name, what it has to say (None: nothing), and how long it took."""
+    """Of one check: its name, its message (None: nothing to say), how long it took, whether no check comes after it."""
 
     name: str
-    said: str | None
+    message: str | None
     seconds: float
+    is_last: bool = False
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the message is a complaint."""
+        return bool(self.message) and not isinstance(self.message, Note)
 
 
-def checks(modules: tuple[str, ...] = DEFAULT) -> dict[str, Callable[[DictConfig], str | None]]:
+def applies_to(*conditions: Callable[[DictConfig], bool]) -> Callable[[Check], Check]:
+    """A check of those runs alone for which all the conditions hold; of others it says nothing."""
+
+    def decorate(check: Check) -> Check:
+        @functools.wraps(check)
+        def conditional(config: DictConfig, *more) -> str | None:
+            return check(config, *more) if all(holds(config) for holds in conditions) else None
+
+        return conditional
+
+    return decorate
+
+
+def checks(modules: tuple[str, ...] = DEFAULT) -> dict[str, Check]:
     """The checks of these modules by name, in their order."""
     found = {}
     for name in modules:
@@ -49,43 +76,7 @@ def checks(modules: tuple[str, ...] = DEFAULT) -> dict[str, Callable[[DictConfig
 
 
 def skipped(config: DictConfig) -> set[str]:
-    """Names of the checks that are left out, in full."""
+    """Names of the checks that `lab.preflight.skip` leaves out, in full."""
     given = config.lab.preflight.skip or []
     given = [given] if isinstance(given, str) else given
     return {f"check_{name.removeprefix('check_')}" for name in given}
-
-
-def findings(config: DictConfig, *kinds: tuple[str, ...]) -> Iterator[Finding]:
-    """What each check of these kinds says, one after the other."""
-    skip = skipped(config)
-    for kind in kinds:
-        for name, function in checks(kind).items():
-            if name in skip:
-                yield Finding(name, Note("left out by lab.preflight.skip"), 0.0)
-                continue
-            begin = time.perf_counter()
-            try:
-                said, last = function(config), False
-            except Mistake as mistake:
-                said, last = str(mistake), True
-            yield Finding(name, said, time.perf_counter() - begin)
-            if last:
-                return
-
-
-def complaints(config: DictConfig) -> Iterator[str]:
-    """What is wrong, by the checks that run before every run."""
-    for found in findings(config, DEFAULT):
-        if found.said and not isinstance(found.said, Note):
-            yield found.said
-
-
-def refuse(config: DictConfig) -> None:
-    """Run these checks on a composed config; raises Mistake with at most three lines."""
-    lines: list[str] = []
-    for wrong in complaints(config):
-        lines += [wrong]
-        if len(lines) == MAX_LINES:
-            break
-    if lines:
-        raise Mistake("\n".join(lines))

@@ -26,9 +26,9 @@ def check_greedy_baseline(config: DictConfig) -> str | None:
         return None
     key = "actor_rollout_ref.rollout.val_kwargs.temperature"
     if OmegaConf.select(config, key) != 0:
-        return f"remax takes the greedy answer as baseline, and that is sampled as a validation's: set {key}=0."
+        return f"remax compares with the greedy answer, which is sampled as in validation: set {key}=0."
     if config.trainer.v1.trainer_mode != "sync":
-        return "remax samples its baselines with trainer.v1.trainer_mode=sync alone."
+        return "remax samples its greedy answers only with trainer.v1.trainer_mode=sync: set it."
     return None
 
 
@@ -36,7 +36,7 @@ def check_squares(config: DictConfig) -> str | None:
     """The sum of squared probabilities needs all logits, which fused kernels never hold."""
     policy = OmegaConf.select(config, "actor_rollout_ref")
     if policy and policy.actor.calculate_sum_pi_squared and policy.model.use_fused_kernels:
-        return f"{SQUARES}=true can't be had with actor_rollout_ref.model.use_fused_kernels=true: set one to false."
+        return f"{SQUARES}=true doesn't work with actor_rollout_ref.model.use_fused_kernels=true: set one to false."
     return None
 
 
@@ -64,6 +64,6 @@ def check_manager(config: DictConfig) -> str | None:
                 " leave reward.reward_manager out.")  # fmt: skip
     groups = config.algorithm.filter_groups
     if groups and groups.enable and groups.metric == "acc_or_score":
-        return ("verl's reward managers know no metric acc_or_score: leave reward.reward_manager out, or set"
+        return ("verl's reward managers don't know the metric acc_or_score: leave reward.reward_manager out, or set"
                 " algorithm.filter_groups.metric=acc.")  # fmt: skip
     return None

@@ -5,8 +5,8 @@ import ast
 from omegaconf import DictConfig, OmegaConf
 
 from plugins import algos
-from preflight.checks.knobs import given
-from preflight.checks.names import verls
+from preflight.estimators import verls
+from preflight.facts import given
 from preflight.mistakes import nearest
 
 
@@ -19,7 +19,7 @@ def check_algo_files(config: DictConfig) -> str | None:
             except SyntaxError as error:
                 return f"algos/{name}.py, line {error.lineno}: {error.msg}"
             if name in verls(decorator):
-                return f"algos/{name}.py: verl has a {name} of its own: give the file another name."
+                return f"algos/{name}.py: verl has a function of this name itself: give the file another name."
     return None
 
 
@@ -36,12 +36,12 @@ def check_options(config: DictConfig) -> str | None:
         known = algos.options(name)
         there = "There is: " + (", ".join(known) or "none") + "."
         if not isinstance(options, DictConfig):
-            return f"algorithm.{name}={options}: options stand below it, algorithm.{name}.OPTION=VALUE. {there}"
+            return f"algorithm.{name}={options}: set its options one by one, algorithm.{name}.OPTION=VALUE. {there}"
         for key, value in options.items():
             if key not in known:
                 return f"unknown option algorithm.{name}.{key}.{nearest(key, known)} {there}"
             if not fits(value, known[key]):
-                return f"algorithm.{name}.{key}={value}: the default is {known[key]}, and this is none of its kind."
+                return f"algorithm.{name}.{key}={value}: the default is {known[key]!r}, and this is of another type."
     return None
 
 

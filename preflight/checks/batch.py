@@ -1,56 +1,67 @@
 """Batch arithmetic and lengths: what goes to each worker, how many rows there are, and what fits."""
 
 from math import gcd
-from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from preflight.checks.files import as_list
+from preflight.checks import Note, applies_to
 from preflight.engines import A, divides, engines, facts, nearest_divisor, nearest_multiple, parts
-from preflight.facts import is_rl
+from preflight.facts import given, is_rl, is_sft, rows_read
 from preflight.models import trained
+from preflight.resolvers import floor_div
 
 
-def rows(files) -> int | None:
-    """Rows of parquet files; None if one is not there (another check says so)."""
-    import pyarrow.parquet as pq
-
-    total = 0
-    for file in as_list(files):
-        try:
-            if not Path(file).is_file():
-                return None
-            total += pq.read_metadata(file).num_rows
-        except (OSError, ValueError):
-            return None
-    return total if files else None
-
-
-def read(config: DictConfig, kind: str) -> int | None:
-    """Rows that are read for `kind`, train or val; None if that can't be told."""
-    have, limit = rows(config.data[f"{kind}_files"]), config.data[f"{kind}_max_samples"]
-    return min(have, limit) if have is not None and limit > 0 else have
-
-
+@applies_to(is_sft)
 def check_sft_batch(config: DictConfig) -> str | None:
     """SFT divides its batch among the workers and drops the rest of an epoch."""
-    if is_rl(config):
-        return None
     size, n = config.data.train_batch_size, parts(config, next(engines(config)))
     if size % n:
         return f"data.train_batch_size={size} doesn't divide by {n} workers: {nearest_multiple(size, n)} does."
     for kind in ("train", "val"):
-        have = read(config, kind)
+        have = rows_read(config, kind)
         if have is not None and have < size:
             return (f"data.{kind}_files has {have} rows, fewer than one batch of data.train_batch_size={size}:"
                     " verl would drop them all.")  # fmt: skip
     return None
 
 
+@applies_to(is_rl)
+def check_samples_per_step(config: DictConfig) -> str | None:
+    """The answers of a step are whole groups: a profile counts answers, verl counts prompts."""
+    asked, n, prompts = (
+        config.lab.hw.samples_per_step,
+        config[A].rollout.n,
+        config.data.train_batch_size,
+    )
+    if asked % n == 0 or prompts != floor_div(asked, n):  # then somebody has set it
+        return None
+    words = f"lab.hw.samples_per_step={asked} doesn't divide by rollout.n={n}: a step has {prompts * n} answers."
+    if given("lab.hw.samples_per_step") or n > asked:
+        return f"{words} Set lab.hw.samples_per_step={prompts * n}, or data.train_batch_size, the prompts of a step."
+    return Note(words)
+
+
+@applies_to(is_rl)
+def check_mini_batches(config: DictConfig) -> str | None:
+    """An algorithm asks for so many updates a step, and a small batch can't always be cut that way."""
+    asked, prompts, mini = (
+        config.lab.mini_batches,
+        config.data.train_batch_size,
+        config[A].actor.ppo_mini_batch_size,
+    )
+    if prompts % asked == 0 or mini != floor_div(prompts, asked):  # then somebody has set it
+        return None
+    if prompts % mini:
+        return None  # check_rl_batch refuses that
+    words = f"{prompts} prompts a step make {prompts // mini} mini-batches, not lab.mini_batches={asked}."
+    if given("lab.mini_batches"):
+        return f"{words} Set data.train_batch_size={nearest_multiple(prompts, asked)}, or that number of mini-batches."
+    return Note(words)
+
+
+@applies_to(is_rl)
 def check_rl_batch(config: DictConfig) -> str | None:
     """verl gives a mini-batch of answers to each worker, in equal parts."""
-    if not is_rl(config):
-        return None
     prompts, n = config.data.train_batch_size, config[A].rollout.n
     for engine in engines(config):
         key = f"{engine.key}.ppo_mini_batch_size"
@@ -64,45 +75,43 @@ def check_rl_batch(config: DictConfig) -> str | None:
             good = nearest_multiple(mini, among // gcd(n, among))
             return (f"{key}={mini} × rollout.n={n} answers don't divide by {among} workers: {good} does, with"
                     f" data.train_batch_size={nearest_multiple(prompts, good)}.")  # fmt: skip
-    have = read(config, "train")
+    have = rows_read(config, "train")
     if have is not None and have < prompts:
         return f"data.train_files has {have} rows, fewer than data.train_batch_size={prompts}: no step would be made."
     return None
 
 
+@applies_to(is_rl)
 def check_refills(config: DictConfig) -> str | None:
     """Prompts are drawn in whole chunks of data.gen_batch_size; dynamic sampling draws them one by one."""
-    if not is_rl(config) or config.algorithm.filter_groups.enable:
+    if config.algorithm.filter_groups.enable:
         return None
     size, prompts = config.data.gen_batch_size, config.data.train_batch_size
     if size is not None and not divides(size, prompts):
         return (f"data.gen_batch_size={size} doesn't divide data.train_batch_size={prompts}: leave it out, or"
-                f" {nearest_divisor(prompts, size)}.")  # fmt: skip
+                f" set {nearest_divisor(prompts, size)}.")  # fmt: skip
     return None
 
 
+@applies_to(is_rl)
 def check_queue_room(config: DictConfig) -> str | None:
     """All answers of a step, and all of a validation, lie in verl's queue at once."""
-    if not is_rl(config):
-        return None
     key, rollout = "transfer_queue.backend.SimpleStorage.total_storage_size", config[A].rollout
+    validated = rows_read(config, "val") or 0
     sizes = {
         "data.train_batch_size × rollout.n": config.data.train_batch_size * rollout.n,
-        "validation rows × rollout.val_kwargs.n": (read(config, "val") or 0) * rollout.val_kwargs.n,
+        "validation rows × rollout.val_kwargs.n": validated * rollout.val_kwargs.n,
     }
     room = OmegaConf.select(config, key)
     for what, size in sizes.items():
         if room is not None and size > room:
-            return (
-                f"{what} = {size}, more than the queue between the workers holds: {key}={2 * size}."
-            )
+            return f"{what} = {size}, more than the queue between the workers holds: set {key}={2 * size}."
     return None
 
 
+@applies_to(is_rl)
 def check_lengths(config: DictConfig) -> str | None:
     """A prompt and its answer must fit into vLLM's and the model's context."""
-    if not is_rl(config):
-        return None
     need = config.data.max_prompt_length + config.data.max_response_length
     have = config[A].rollout.max_model_len
     if have is not None and have < need:
@@ -116,9 +125,10 @@ def check_lengths(config: DictConfig) -> str | None:
     return None
 
 
+@applies_to(is_rl)
 def check_weight_bucket(config: DictConfig) -> str | None:
     """On the CPU no tensor may exceed the bucket of the weight sync: verl's sender would fail or hang."""
-    if config.lab.hw.device != "cpu" or not is_rl(config):
+    if config.lab.hw.device != "cpu":
         return None
     model = facts(trained(config))
     embedding_mib = model.get("vocab_size", 0) * model.get("hidden_size", 0) * 4 / 2**20

@@ -3,51 +3,53 @@
 import ast
 import json
 import os
-from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from preflight.checks.files import as_list, choice, own_reward
-from preflight.checks.names import verl_folder
-from preflight.facts import is_rl
+from preflight.checks import applies_to
+from preflight.facts import (
+    choice,
+    columns_of,
+    data_files,
+    has_own_rows,
+    is_rl,
+    model_key,
+    verl_folder,
+)
 from preflight.models import file_of, trained
+from preflight.reward_function import is_verls, own_reward
 
 JSON = (".json", ".jsonl")
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
 
 
-def data_files(config: DictConfig) -> list[str]:
-    """Those that are there; another check misses the others."""
-    files = [*as_list(config.data.train_files), *as_list(config.data.val_files)]
-    return [file for file in files if Path(file).is_file()]
+NOT_PARQUET = (
+    "{0} is not a parquet file: `python -m data_prep convert {0}` makes one of JSON or CSV."
+)
 
 
-def columns_of(file: str) -> list[str] | None:
-    """Names of a parquet file's columns; None if it is none."""
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_schema(file).names
-    except (OSError, ValueError):
-        return None
+def wanted_columns(config: DictConfig) -> list[str]:
+    """Columns that the trainer and the reward read."""
+    wanted = list(config.lab.trainer.columns)
+    if is_verls(config):
+        wanted += ["data_source", "reward_model"]
+    elif (found := own_reward(config)) and hasattr(found[0], "row_faults"):
+        wanted += ["reward_model"]
+    return wanted
 
 
 def check_columns(config: DictConfig) -> str | None:
     """What verl reads of a row; the trainers on pairs and chains have a check of their own."""
-    if not is_rl(config) and config.lab.trainer.entry != "verl.trainer.sft_trainer":
+    if has_own_rows(config):
         return None
     key = "data.prompt_key" if is_rl(config) else "data.messages_key"
-    wanted = [OmegaConf.select(config, key)]
-    if verls_own(config):
-        wanted += ["data_source", "reward_model"]
-    elif (found := own_reward(config)) and hasattr(found[0], "row_faults"):
-        wanted += ["reward_model"]
+    wanted = wanted_columns(config)
     for file in data_files(config):
         there, place = columns_of(file), os.path.relpath(file)
         if there is None and is_rl(config) and place.endswith(JSON):
             continue  # which verl's RL reads as well
         if there is None:
-            return f"{place} is no parquet file: `python -m data_prep convert {place}` makes one of JSON or CSV."
+            return NOT_PARQUET.format(place)
         for name in wanted:
             if name not in there:
                 which = f" ({key})" if name == wanted[0] else ", which the reward needs"
@@ -55,11 +57,21 @@ def check_columns(config: DictConfig) -> str | None:
     return None
 
 
-def verls_own(config: DictConfig) -> bool:
-    """Whether verl scores answers by functions of its own."""
-    if not is_rl(config) or config.reward.custom_reward_function.path:
-        return False
-    return not config.reward.reward_model.enable
+@applies_to(has_own_rows)
+def check_kind_of_rows(config: DictConfig) -> str | None:
+    """The columns that a trainer of this project reads; a dataset may have no such rows."""
+    trainer, columns = config.lab.trainer, ", ".join(config.lab.trainer.columns)
+    if config.data.train_files is None:
+        return (f"dataset={choice('dataset')} has no rows for {trainer.entry}: set"
+                f" lab.dataset.{trainer.rows}_train=FILE (and {trainer.rows}_val), parquet with {columns}."
+                " dataset=sql_demo has some.")  # fmt: skip
+    for file in data_files(config):
+        there, place = columns_of(file), os.path.relpath(file)
+        if there is None:
+            return NOT_PARQUET.format(place)
+        if missing := sorted(set(trainer.columns) - set(there)):
+            return f"{place} has no column {', '.join(missing)}: rows need {columns}."
+    return None
 
 
 def verls_sources() -> tuple[set[str], tuple[str, ...]]:
@@ -78,7 +90,7 @@ def verls_sources() -> tuple[set[str], tuple[str, ...]]:
 
 def check_data_source(config: DictConfig) -> str | None:
     """Without a reward of ours verl picks its own by the row's data_source, at the first answer."""
-    if not verls_own(config):
+    if not is_verls(config):
         return None
     import pyarrow.parquet as pq
 
@@ -95,7 +107,7 @@ def check_data_source(config: DictConfig) -> str | None:
 
 def check_chat_template(config: DictConfig) -> str | None:
     """Prompts are rendered by the model's template; a base model may have none."""
-    key = "actor_rollout_ref.model" if is_rl(config) else "model"
+    key = model_key(config)
     model = OmegaConf.select(config, key)
     path = model.tokenizer_path or trained(config)
     settings = file_of(path, "tokenizer_config.json")

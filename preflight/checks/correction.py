@@ -7,6 +7,7 @@ import re
 
 from omegaconf import DictConfig
 
+from preflight.checks import applies_to
 from preflight.engines import A
 from preflight.facts import is_rl
 from preflight.mistakes import unknown
@@ -26,9 +27,10 @@ def bounds(given) -> list[float] | None:
     return found if found[0] > 0 and found == sorted(found) else None
 
 
+@applies_to(is_rl)
 def check_weights(config: DictConfig) -> str | None:
     """Importance weights."""
-    correction = config.algorithm.rollout_correction if is_rl(config) else None
+    correction = config.algorithm.rollout_correction
     if not correction or correction.rollout_is is None:
         return None
     if correction.rollout_is not in WEIGHTS:
@@ -39,9 +41,10 @@ def check_weights(config: DictConfig) -> str | None:
     return None
 
 
+@applies_to(is_rl)
 def check_rejections(config: DictConfig) -> str | None:
     """Samples that are rejected, each kind with its threshold."""
-    correction = config.algorithm.rollout_correction if is_rl(config) else None
+    correction = config.algorithm.rollout_correction
     if not correction or correction.rollout_rs is None:
         return None
     kinds = [kind.strip() for kind in str(correction.rollout_rs).split(",")]
@@ -55,15 +58,17 @@ def check_rejections(config: DictConfig) -> str | None:
                 f" each of {', '.join(kinds)}.")  # fmt: skip
     for kind, number in zip(kinds, numbers * len(kinds), strict=False):
         if len(number) > 1 and not kind.endswith("k1"):
-            return f"{KEY}.rollout_rs_threshold: {kind} has an upper bound alone, not two."
+            return f"{KEY}.rollout_rs_threshold: {kind} takes one number, the upper bound, not two."
         if kind.endswith("k1") and len(number) == 1 and number[0] < 1:
-            return f"{KEY}.rollout_rs_threshold={number[0]}: one bound of {kind} is from 1 on; two: 0.5_2.0."
+            return (f"{KEY}.rollout_rs_threshold={number[0]}: a single bound of {kind} must be 1 or more; two are"
+                    " written 0.5_2.0.")  # fmt: skip
     return None
 
 
+@applies_to(is_rl)
 def check_corrections_act(config: DictConfig) -> str | None:
     """All of it compares with vLLM's log-probabilities, and in bypass mode these stand for the actor's own."""
-    correction = config.algorithm.rollout_correction if is_rl(config) else None
+    correction = config.algorithm.rollout_correction
     if not correction:
         return None
     wanted = [name for name in ("rollout_is", "rollout_rs") if correction[name] is not None]
@@ -75,5 +80,5 @@ def check_corrections_act(config: DictConfig) -> str | None:
         return (f"{KEY}.{wanted[0]} does nothing with bypass_mode=true: {A}.actor.policy_loss.loss_mode=bypass_mode has"
                 f" its own, +{A}.actor.policy_loss.rollout_correction.{wanted[0]}=...")  # fmt: skip
     if loss == "bypass_mode" and not correction.bypass_mode:
-        return f"loss_mode=bypass_mode takes the old log-probabilities for vLLM's: set {KEY}.bypass_mode=true."
+        return f"loss_mode=bypass_mode takes vLLM's log-probabilities as the old ones: set {KEY}.bypass_mode=true."
     return None

@@ -1,17 +1,14 @@
 """Dead knobs: settings that verl accepts and that change nothing in this run."""
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from preflight.facts import is_rl
-from preflight.names import split
+from preflight.checks import applies_to
+from preflight.estimators import compares_group
+from preflight.facts import choice, given, is_rl, is_sft
 
 KL_LOSS = "actor_rollout_ref.actor.kl_loss_coef"
 KL_REWARD = "algorithm.kl_ctrl.kl_coef"
 VERLS_DEFAULT = {KL_LOSS: 0.001, KL_REWARD: 0.001}
-GROUPED = {"grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "grpo_passk", "gdpo",
-           "reinforce_plus_plus_baseline", "optimal_token_baseline", "gpg",
-           "grpo_weighted", "grpo_process", "grpo_token"}  # fmt: skip
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 UNREAD = {  # key → what is read instead, if there is anything
     "trainer.balance_batch": "it balances always", "trainer.esi_redundant_time": "",
@@ -35,23 +32,14 @@ UNREAD_BY_SFT = {
 }  # fmt: skip
 
 
-def given(key: str) -> bool:
-    """Whether the command line sets `key`, or something below it."""
-    if not HydraConfig.initialized():
-        return False
-    keys = [split(override)[0] for override in HydraConfig.get().overrides.task]
-    return any(k == key or k.startswith(f"{key}.") for k in keys)
-
-
 def is_set(config: DictConfig, key: str) -> bool:
     """Whether somebody set a coefficient: on the command line, or in a file to another value than verl's."""
     return given(key) or OmegaConf.select(config, key) != VERLS_DEFAULT[key]
 
 
+@applies_to(is_rl)
 def check_kl(config: DictConfig) -> str | None:
     """A KL coefficient with its switch off."""
-    if not is_rl(config):
-        return None
     if is_set(config, KL_LOSS) and not config.actor_rollout_ref.actor.use_kl_loss:
         return f"{KL_LOSS} does nothing: set actor_rollout_ref.actor.use_kl_loss=true as well, or leave it out."
     if is_set(config, KL_REWARD) and not config.algorithm.use_kl_in_reward:
@@ -59,17 +47,14 @@ def check_kl(config: DictConfig) -> str | None:
     return None
 
 
+@applies_to(is_rl)
 def check_group(config: DictConfig) -> str | None:
     """An estimator that compares the answers of a group, with one answer a group."""
-    if not is_rl(config):
-        return None
     name, rollout = config.algorithm.adv_estimator, config.actor_rollout_ref.rollout
-    if name in GROUPED and rollout.n < 2:
-        return f"{name} compares the answers to a prompt, and rollout.n={rollout.n}: set actor_rollout_ref.rollout.n=8."
+    if rollout.n < 2 and compares_group(name):
+        return f"{name} compares the answers to a prompt, and rollout.n=1: set actor_rollout_ref.rollout.n=8."
     if rollout.temperature == 0 and not config.trainer.val_only:
-        return (
-            "rollout.temperature=0 makes all answers to a prompt equal: nothing could be learned."
-        )
+        return "rollout.temperature=0 makes all answers to a prompt equal: nothing could be learned. Set 1."
     if rollout.val_kwargs.n > 1 and rollout.val_kwargs.temperature == 0:
         return "rollout.val_kwargs.n > 1 with temperature 0 samples the same answer again: set val_kwargs.temperature."
     return None
@@ -86,21 +71,21 @@ def check_clip(config: DictConfig) -> str | None:
     return None
 
 
+@applies_to(is_rl)
 def check_critic(config: DictConfig) -> str | None:
     """Settings of a critic that this algorithm doesn't have, and one that is missing."""
-    if not is_rl(config):
-        return None
     name, enabled = config.algorithm.adv_estimator, config.critic.enable
     if name == "gae":
         return (
             None
             if enabled in (None, True)
-            else "critic.enable=false: gae needs the critic's values; leave it out."
+            else "critic.enable=false: gae needs the values of a critic. Leave it out."
         )
     if given("critic") or enabled:
-        return f"critic.*: {name} has no critic (algorithm.adv_estimator=gae has)."
+        return f"critic.* does nothing: {name} has no critic (algorithm.adv_estimator=gae has one)."
     if config.trainer.critic_warmup > 0:
-        return f"trainer.critic_warmup={config.trainer.critic_warmup} only delays the actor: {name} has no critic."
+        warmup = config.trainer.critic_warmup
+        return f"trainer.critic_warmup={warmup} only delays the actor: {name} has no critic. Leave it out."
     return None
 
 
@@ -123,7 +108,7 @@ def check_padding(config: DictConfig) -> str | None:
     """Packed batches of few lengths, where nothing is packed."""
     for key in [f"{ACTOR}.fsdp_config", "critic.fsdp"] if is_rl(config) else ["engine"]:
         if OmegaConf.select(config, f"{key}.pad_to_length") and not config.lab.hw.remove_padding:
-            return f"{key}.pad_to_length does nothing: it pads packed sequences (lab.hw.remove_padding=true)."
+            return f"{key}.pad_to_length does nothing: it pads only packed sequences (lab.hw.remove_padding=true)."
     return None
 
 
@@ -138,12 +123,13 @@ def check_keep_best(config: DictConfig) -> str | None:
     ]
     if off:
         off = " and ".join(off)
-        return f"lab.keep_best chooses among steps that are validated and saved: {off} leaves the last alone."
+        return f"lab.keep_best chooses among steps that are validated and saved, and {off} leaves only the last one."
     return None
 
 
+@applies_to(is_sft)
 def check_reward_of_sft(config: DictConfig) -> str | None:
     """SFT has no reward."""
-    if not is_rl(config) and given("reward") and HydraConfig.get().runtime.choices.reward != "none":
-        return "reward=: this algorithm learns from given answers and scores nothing; leave it out."
+    if given("reward") and choice("reward") != "none":
+        return "reward= does nothing: this algorithm learns from given answers and scores nothing. Leave it out."
     return None

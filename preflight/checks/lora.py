@@ -5,15 +5,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from preflight.checks import applies_to
 from preflight.engines import A
-from preflight.facts import is_rl
+from preflight.facts import is_rl, model_key
 
 MOST = 512  # vllm/config/lora.py, MaxLoRARanks; a rank in between is rounded up
-
-
-def model_key(config: DictConfig) -> str:
-    """The key of the model that is trained."""
-    return f"{A}.model" if is_rl(config) else "model"
 
 
 def check_lora_rank(config: DictConfig) -> str | None:
@@ -21,7 +17,7 @@ def check_lora_rank(config: DictConfig) -> str | None:
     key = model_key(config)
     model = OmegaConf.select(config, key)
     if OmegaConf.select(config, f"{key}.lora.rank"):
-        return f"{key}.lora.rank is Megatron's, and FSDP has no adapter then: set lab.lora_rank."
+        return f"{key}.lora.rank is read by Megatron, which is not used here: set lab.lora_rank."
     if is_rl(config) and not model.lora.merge and model.lora_rank > MOST:
         return f"lab.lora_rank={model.lora_rank}: vLLM takes adapters up to a rank of {MOST}."
     return None
@@ -35,19 +31,18 @@ def check_adapter(config: DictConfig) -> str | None:
         return None
     file = Path(model.lora_adapter_path) / "adapter_config.json"
     if not file.is_file():
-        return f"{key}.lora_adapter_path={model.lora_adapter_path} is no adapter: no {file.name} there."
+        return f"{key}.lora_adapter_path={model.lora_adapter_path} is not an adapter: no {file.name} there."
     rank = json.loads(file.read_text()).get("r")
     if not model.lora_rank:
         return f"{key}.lora_adapter_path is not loaded with lab.lora_rank=0: set lab.lora_rank={rank}, the adapter's."
     if rank != model.lora_rank:
-        return f"lab.lora_rank={model.lora_rank}, but {key}.lora_adapter_path has a rank of {rank}: set that."
+        return f"lab.lora_rank={model.lora_rank}, but {key}.lora_adapter_path has a rank of {rank}: set that rank."
     return None
 
 
+@applies_to(is_rl)
 def check_base_weights(config: DictConfig) -> str | None:
     """vLLM gets the adapter alone: it must have read the base weights itself."""
-    if not is_rl(config):
-        return None
     model, rollout = config[A].model, config[A].rollout
     adapter = model.lora_rank and not model.lora.merge
     if adapter and "dummy" in rollout.load_format:

@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from packaging.requirements import Requirement
 
 from preflight import machine
-from preflight.facts import is_rl
+from preflight.checks import applies_to
+from preflight.facts import is_rl, is_sft, model_key
 
 VERL = "0.9.1"
 MODULES = {"trtllm": "tensorrt_llm"}  # of engines that are called otherwise
@@ -61,7 +62,7 @@ def check_optional_packages(config: DictConfig) -> str | None:
         f"{key}.optimizer_impl": OmegaConf.select(config, f"{key}.optimizer_impl")
         for key in trainers
     }
-    model = "actor_rollout_ref.model" if is_rl(config) else "model"
+    model = model_key(config)
     if OmegaConf.select(config, f"{model}.use_liger"):
         wanted[f"{model}.use_liger"] = "liger_kernel"
     for key, module in wanted.items():
@@ -102,17 +103,19 @@ def check_gpus(config: DictConfig) -> str | None:
         return None
     gib = [gpu.memory_gib for gpu in machine.gpus()]
     if not gib:
-        return "this profile needs GPUs, and there is none here; hw=cpu runs anywhere."
+        return "this profile needs GPUs, and this machine has none: hw=cpu runs anywhere."
     want = config.trainer.n_gpus_per_node
     if len(gib) < want:
-        return f"this profile needs {want} GPUs a node, and there are {len(gib)}: trainer.n_gpus_per_node={len(gib)}."
+        return f"this profile needs {want} GPUs a node, and there are {len(gib)}: set lab.hw.gpus_per_node={len(gib)}."
     if min(gib[:want]) < 0.9 * config.lab.hw.memory_gib:
-        return f"this profile is for GPUs of {config.lab.hw.memory_gib} GiB, and one here has {min(gib[:want]):.0f}."
+        return (f"this profile is for GPUs of {config.lab.hw.memory_gib} GiB, and one here has"
+                f" {min(gib[:want]):.0f} GiB: choose another hw=, or hw=auto.")  # fmt: skip
     return None
 
 
+@applies_to(is_sft)
 def check_one_node(config: DictConfig) -> str | None:
     """torchrun is started for this machine alone."""
-    if not is_rl(config) and config.trainer.nnodes > 1:
-        return "this trainer runs on one node here; on several: torchrun by hand with the run's resolved.yaml."
+    if config.trainer.nnodes > 1:
+        return "this trainer runs on one node here. On several, start torchrun yourself with the run's resolved.yaml."
     return None

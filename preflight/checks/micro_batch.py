@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
-from preflight.checks.knobs import given
+from preflight.checks import applies_to
 from preflight.engines import (
     A,
     Engine,
@@ -15,7 +15,7 @@ from preflight.engines import (
     nearest_divisor,
     parts,
 )
-from preflight.facts import is_rl
+from preflight.facts import given, has_own_rows, is_rl, is_sft
 
 CRITIC_TOKENS = "critic.ppo_infer_max_token_len_per_gpu"  # in no YAML of verl's
 
@@ -23,7 +23,7 @@ CRITIC_TOKENS = "critic.ppo_infer_max_token_len_per_gpu"  # in no YAML of verl's
 def fixed(config: DictConfig) -> Iterator[tuple[str, int, Engine]]:
     """Keys of micro-batches of a fixed size, how many sequences they are cut from, and on which engine."""
     named = {engine.key: engine for engine in engines(config)}
-    if not is_rl(config):
+    if is_sft(config):
         if not config.data.use_dynamic_bsz:
             yield "data.micro_batch_size_per_gpu", config.data.train_batch_size, named["data"]
         return
@@ -52,10 +52,9 @@ def check_micro_batches(config: DictConfig) -> str | None:
     return None
 
 
+@applies_to(is_rl)
 def check_old_micro_batches(config: DictConfig) -> str | None:
     """Sizes for all GPUs together: keys of old releases, with which verl refuses to start, or ignores them."""
-    if not is_rl(config):
-        return None
     keys = [f"{A}.actor.ppo_micro_batch_size", f"{A}.rollout.log_prob_micro_batch_size"]
     keys += [f"{A}.ref.log_prob_micro_batch_size"] if has_reference(config) else []
     keys += ["critic.ppo_micro_batch_size"] if has_critic(config) else []
@@ -69,12 +68,12 @@ def check_old_micro_batches(config: DictConfig) -> str | None:
 
 def check_dynamic_batches(config: DictConfig) -> str | None:
     """One switch for updates and log-probabilities; with it on, fixed sizes mean nothing."""
-    if not is_rl(config):
+    if is_sft(config):
         switch, sizes = "data.use_dynamic_bsz", ["data.micro_batch_size_per_gpu"]
     else:
         switch, again = f"{A}.actor.use_dynamic_bsz", f"{A}.rollout.log_prob_use_dynamic_bsz"
         if OmegaConf.select(config, switch) != OmegaConf.select(config, again):
-            return f"{again} must be what {switch} is: leave it out."
+            return f"{again} must be the same as {switch}: leave it out."
         owners = (f"{A}.actor.ppo", f"{A}.rollout.log_prob")
         sizes = [f"{owner}_micro_batch_size_per_gpu" for owner in owners]
     for key in sizes if OmegaConf.select(config, switch) else ():
@@ -95,30 +94,33 @@ def check_critic_batches(config: DictConfig) -> str | None:
     return None
 
 
+def budgets(config: DictConfig) -> Iterator[tuple[str, int | None, int]]:
+    """Keys of dynamic micro-batches, their tokens, and how many workers share a sequence there."""
+    sharing = {engine.key: engine.sequence[1] for engine in engines(config)}
+    if is_sft(config):
+        if config.data.use_dynamic_bsz and not has_own_rows(config):  # check_items_fit
+            yield "lab.hw.tokens_per_gpu", config.data.max_token_len_per_gpu, sharing["data"]
+        return
+    actor, ref, rollout = config[A].actor, config[A].ref, config[A].rollout
+    name = "log_prob_max_token_len_per_gpu"
+    if actor.use_dynamic_bsz:
+        yield "lab.hw.tokens_per_gpu", actor.ppo_max_token_len_per_gpu, sharing[f"{A}.actor"]
+        yield f"{A}.rollout.{name}", rollout[name], sharing[f"{A}.actor"]
+    if has_reference(config) and ref.log_prob_use_dynamic_bsz:
+        yield f"{A}.ref.{name}", ref[name], sharing[f"{A}.ref"]
+    if has_critic(config):
+        yield CRITIC_TOKENS, config.critic.ppo_infer_max_token_len_per_gpu, sharing["critic"]
+
+
 def check_token_budget(config: DictConfig) -> str | None:
     """A sequence is never split: the longest must fit into one micro-batch."""
-    named = {engine.key: engine.sequence[1] for engine in engines(config)}
-    budgets = {}
-    if not is_rl(config):
+    if is_sft(config):
         need = config.data.max_length
         what = f"data.max_length={need}"
-        if config.data.use_dynamic_bsz and config.lab.trainer.rows is None:  # check_items_fit
-            budgets["lab.hw.tokens_per_gpu"] = config.data.max_token_len_per_gpu, named["data"]
     else:
         need = config.data.max_prompt_length + config.data.max_response_length
         what = f"one prompt and answer ({need} tokens)"
-        actor, rollout = config[A].actor, config[A].rollout
-        if actor.use_dynamic_bsz:
-            on = named[f"{A}.actor"]
-            budgets["lab.hw.tokens_per_gpu"] = actor.ppo_max_token_len_per_gpu, on
-            key = f"{A}.rollout.log_prob_max_token_len_per_gpu"
-            budgets[key] = rollout.log_prob_max_token_len_per_gpu, on
-        if has_reference(config) and config[A].ref.log_prob_use_dynamic_bsz:
-            key = f"{A}.ref.log_prob_max_token_len_per_gpu"
-            budgets[key] = config[A].ref.log_prob_max_token_len_per_gpu, named[f"{A}.ref"]
-        if has_critic(config):
-            budgets[CRITIC_TOKENS] = config.critic.ppo_infer_max_token_len_per_gpu, named["critic"]
-    for key, (tokens, sharing) in budgets.items():
-        if tokens is None or tokens * sharing < need:
-            return f"{key}={tokens} is less than {what}: {-(-need // sharing)} at least."
+    for key, tokens, workers in budgets(config):
+        if tokens is None or tokens * workers < need:
+            return f"{key}={tokens} is less than {what}: set {-(-need // workers)} or more."
     return None

@@ -2,16 +2,13 @@
 
 import copy
 import functools
-import importlib.util
-import re
-from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from plugins import algos
 from preflight.checks import DEFAULT, SLOW, checks, skipped
-from preflight.checks.files import choice
-from preflight.facts import is_rl
+from preflight.estimators import registered
+from preflight.facts import choice, is_rl, verl_folder
 from preflight.mistakes import nearest, unknown
 from preflight.names import CONF
 
@@ -28,50 +25,35 @@ OURS = {  # keys that verl reads with .get(), passes on to Ray, or that are ours
 }  # fmt: skip
 
 
-def verl_folder() -> Path:
-    """verl's source, found without importing it."""
-    return Path(importlib.util.find_spec("verl").submodule_search_locations[0])
-
-
-def verls(decorator: str) -> set[str]:
-    """Names that verl registers with `decorator`."""
-    source = (verl_folder() / "trainer/ppo/core_algos.py").read_text()
-    names = set(re.findall(rf'{decorator}\("(\w+)"\)', source))
-    enum = re.search(r"class AdvantageEstimator\(.*?(?=\n\S)", source, re.DOTALL)
-    if decorator == "register_adv_est" and enum:
-        names |= set(re.findall(r'= "(\w+)"', enum[0]))
-    return names
-
-
-def registered(function: str) -> set[str]:
-    """Names that verl has for a kind of function (algos.KINDS), and those of algos/."""
-    return verls(algos.KINDS[function]) | set(algos.names(function))
-
-
 def check_skip(config: DictConfig) -> str | None:
     """Names of checks that are left out."""
     if not skipped(config):
         return None
-    known = [*checks(DEFAULT), *checks(SLOW)]
-    for name in sorted(skipped(config) - set(known)):
-        line = f"unknown check {name!r} in lab.preflight.skip.{nearest(name, known)} `make check` lists them all."
-        return line.replace("check_", "")
+    known = [name.removeprefix("check_") for name in [*checks(DEFAULT), *checks(SLOW)]]
+    for name in sorted(name.removeprefix("check_") for name in skipped(config)):
+        if name not in known:
+            near = nearest(name, known)
+            return (
+                f"unknown check {name!r} in lab.preflight.skip.{near} `make check` lists them all."
+            )
     return None
+
+
+def unregistered(config: DictConfig, key: str, function: str) -> str | None:
+    """The value of `key`, if no function of that kind has this name."""
+    name, known = OmegaConf.select(config, key), registered(function)
+    return unknown(key, name, known) if name and name not in known else None
 
 
 def check_estimator(config: DictConfig) -> str | None:
     """verl looks the estimator up after the first rollouts, and then doesn't say which there are."""
-    name = OmegaConf.select(config, "algorithm.adv_estimator")
-    known = registered("compute_advantage")
-    return unknown("algorithm.adv_estimator", name, known) if name and name not in known else None
+    return unregistered(config, "algorithm.adv_estimator", "compute_advantage")
 
 
 def check_policy_loss(config: DictConfig) -> str | None:
     """The same for the loss."""
-    name = OmegaConf.select(config, "actor_rollout_ref.actor.policy_loss.loss_mode")
-    known = registered("compute_policy_loss")
     key = "actor_rollout_ref.actor.policy_loss.loss_mode"
-    return unknown(key, name, known) if name and name not in known else None
+    return unregistered(config, key, "compute_policy_loss")
 
 
 def check_ignored_keys(config: DictConfig) -> str | None:
@@ -84,7 +66,7 @@ def check_ignored_keys(config: DictConfig) -> str | None:
 
     for old, new in IGNORED.items():
         if old in config and any(value is not None for value in values(config[old])):
-            return f"{old}.*: verl 0.9 ignores it. Use {new}.*"
+            return f"{old}.*: verl 0.9 ignores it. Use {new}.* instead."
     return None
 
 
@@ -120,7 +102,7 @@ def check_unknown_keys(config: DictConfig) -> str | None:
             if path in OURS or path in config.lab.trainer.unused:
                 continue
             if key not in known:
-                yield f"unknown key {path!r}: no key of verl, nobody would read it.{nearest(key, known)}"
+                yield f"unknown key {path!r}: verl has no such key, and would not read it.{nearest(key, known)}"
                 continue
             child, there = node._get_node(key), known._get_node(key)
             plain = isinstance(child, DictConfig) and isinstance(there, DictConfig)

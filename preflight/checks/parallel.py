@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from preflight.checks.reward_model import scored_by
 from preflight.engines import A, divides, engines, facts, nearest_divisor, workers
-from preflight.facts import is_rl
+from preflight.facts import is_rl, is_sft, scored_by
 from preflight.models import trained
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -29,7 +28,7 @@ class Heads(NamedTuple):
         return min(sizes or [1], key=lambda size: abs(size - wish))
 
     def __str__(self) -> str:
-        return f"the model has {self.queries} attention heads and {self.keys} for keys"
+        return f"it has {self.queries} attention heads and {self.keys} for keys"
 
 
 def heads_of(model: str) -> Heads:
@@ -50,12 +49,12 @@ def check_sequence_parallel(config: DictConfig) -> str | None:
         if not divides(size, workers(config)):
             return f"{key}={size} doesn't divide the {workers(config)} workers: {best} does."
         if not heads.allow(size):
-            return f"{key}={size}: {heads}; {best} goes."
+            return f"{key}={size} doesn't fit the model: {heads}. {best} does."
         if not OmegaConf.select(config, f"{engine.model}.use_remove_padding"):
             return f"{key}={size} needs packed sequences: lab.hw.remove_padding=true."
         if not str(config.lab.hw.attention).startswith("flash_attention"):
-            return (f"{key}={size} works inside of flash-attn alone, with {config.lab.hw.attention} each worker would"
-                    " see its part of a sequence only: lab.hw.attention=flash_attention_2.")  # fmt: skip
+            return (f"{key}={size} works only with flash-attn; with {config.lab.hw.attention} each worker would"
+                    " see only its part of a sequence: set lab.hw.attention=flash_attention_2.")  # fmt: skip
     return None
 
 
@@ -85,7 +84,7 @@ def check_cpu_engines(config: DictConfig) -> str | None:
 
 def servers(config: DictConfig):
     """vLLM's: (key, how many GPUs serve it, on a node, the model)."""
-    if not is_rl(config):
+    if is_sft(config):
         return
     yield f"{A}.rollout", workers(config), config.trainer.n_gpus_per_node, trained(config)
     if scored_by(config) is not None:
@@ -101,7 +100,7 @@ def check_replicas(config: DictConfig) -> str | None:
     for key, gpus, per_node, model in servers(config):
         node = OmegaConf.select(config, key)
         if node.pipeline_model_parallel_size != 1:
-            return f"{key}.pipeline_model_parallel_size={node.pipeline_model_parallel_size}: verl knows 1 alone."
+            return f"{key}.pipeline_model_parallel_size={node.pipeline_model_parallel_size}: verl takes only 1."
         tensor, data = node.tensor_model_parallel_size, node.data_parallel_size
         what = f"{key}.tensor_model_parallel_size={tensor}"
         what += f" × data_parallel_size={data}" if data > 1 else ""
@@ -114,7 +113,7 @@ def check_replicas(config: DictConfig) -> str | None:
                     f" {heads.nearest(tensor, per_node)} doesn't.")  # fmt: skip
         backend = (node.engine_kwargs.get("vllm") or {}).get("distributed_executor_backend")
         if tensor * data > 1 and str(backend).endswith("UniProcExecutor"):
-            return f"{what}: with hw=cpu vLLM has one process, and would wait for others: lab.hw.tensor_parallel=1."
+            return f"{what}: with hw=cpu vLLM has one process, and would wait for others: set lab.hw.tensor_parallel=1."
     return None
 
 
@@ -124,8 +123,8 @@ def check_heads(config: DictConfig) -> str | None:
         size = OmegaConf.select(config, key).tensor_model_parallel_size
         heads = heads_of(model)
         if not heads.allow(size):
-            return (f"{key}.tensor_model_parallel_size={size} (lab.hw.tensor_parallel): {heads};"
-                    f" {heads.nearest(size, gpus)} goes.")  # fmt: skip
+            return (f"{key}.tensor_model_parallel_size={size} (lab.hw.tensor_parallel) doesn't fit the model: {heads}."
+                    f" {heads.nearest(size, gpus)} does.")  # fmt: skip
     return None
 
 
@@ -153,7 +152,7 @@ def check_server_batch(config: DictConfig) -> str | None:
         node = OmegaConf.select(config, key)
         tokens, longest = node.max_num_batched_tokens, node.max_model_len
         if tokens < node.max_num_seqs:
-            return f"{key}.max_num_batched_tokens={tokens} must be max_num_seqs={node.max_num_seqs} at least."
+            return f"{key}.max_num_batched_tokens={tokens} must be at least max_num_seqs={node.max_num_seqs}."
         if not node.enable_chunked_prefill and longest and tokens < longest:
             return (f"{key}.max_num_batched_tokens={tokens} is less than max_model_len={longest}, and without"
                     f" enable_chunked_prefill a prompt isn't split: set {longest}.")  # fmt: skip
@@ -169,5 +168,7 @@ def check_sleep(config: DictConfig) -> str | None:
         if config.lab.hw.device == "cpu" and (
             node.free_cache_engine or node.get("enable_sleep_mode")
         ):
-            return f"{key}.enable_sleep_mode: vLLM can't sleep on a CPU: lab.hw.free_cache=false."
+            return (
+                f"{key}.enable_sleep_mode: vLLM can't sleep on a CPU: set lab.hw.free_cache=false."
+            )
     return None

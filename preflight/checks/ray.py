@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from preflight.checks import applies_to
 from preflight.engines import workers
 from preflight.facts import is_rl
 from preflight.models import trained
@@ -52,32 +53,34 @@ def check_ray_address(config: DictConfig) -> str | None:
     if named in (None, "auto"):
         return None
     if named == "local":
-        return f"{KEY}=local: leave it out, or say null. A run without an address starts a Ray of its own."
+        return f"{KEY}=local: leave it out, or set null. A run without an address starts a Ray of its own."
     host, _, port = named.rpartition("://")[2].strip("/").rpartition(":")
     key = "$RAY_ADDRESS" if named == os.environ.get("RAY_ADDRESS") else KEY
     if not host or not port.isdigit():
-        return f"{key}={named} is no HOST:PORT, and not auto."
+        return f"{key}={named} is neither HOST:PORT nor auto."
     if not reaches(host.strip("[]"), int(port)):
         return f"{key}={named} doesn't answer. Start Ray there (`ray start --head --port={port}`), or leave it out."
     return None
 
 
+@applies_to(starts_ray)
 def check_ray_gpus(config: DictConfig) -> str | None:
     """Ray's own count of GPUs, which are logical ones on a CPU."""
     count = OmegaConf.select(config, "ray_kwargs.ray_init.num_gpus")
-    if count is None or not starts_ray(config):
+    if count is None:
         return None
     want = config.trainer.n_gpus_per_node + own_gpus_of_reward_model(config)
     if count < want:
-        return (f"trainer.n_gpus_per_node={config.trainer.n_gpus_per_node} (and the reward model's) are {want} GPUs,"
-                f" and Ray is told of {count}: set lab.hw.gpus_per_node, which tells both.")  # fmt: skip
+        return (f"trainer.n_gpus_per_node={config.trainer.n_gpus_per_node} (and the reward model's) need {want} GPUs,"
+                f" and Ray counts {count}: set lab.hw.gpus_per_node, which sets both.")  # fmt: skip
     return None
 
 
+@applies_to(starts_ray)
 def check_ray_nodes(config: DictConfig) -> str | None:
     """More than this machine."""
-    if starts_ray(config) and config.trainer.nnodes > 1:
-        return (f"trainer.nnodes={config.trainer.nnodes} needs a Ray cluster that is up: {KEY}=HOST:PORT"
+    if config.trainer.nnodes > 1:
+        return (f"trainer.nnodes={config.trainer.nnodes} needs a running Ray cluster: {KEY}=HOST:PORT"
                 " (lab.hw.nodes=1 for this machine alone).")  # fmt: skip
     return None
 
@@ -92,9 +95,10 @@ def cpus_of_ray() -> int:
     return count
 
 
+@applies_to(starts_ray)
 def check_ray_cpus(config: DictConfig) -> str | None:
     """verl waits for ever for CPUs that Ray doesn't have; the number is only a count."""
-    if not starts_ray(config) or config.trainer.nnodes > 1:
+    if config.trainer.nnodes > 1:
         return None
     count = OmegaConf.select(config, "ray_kwargs.ray_init.num_cpus")
     count = cpus_of_ray() if count is None else count
@@ -103,22 +107,24 @@ def check_ray_cpus(config: DictConfig) -> str | None:
     want = CPUS_PER_GPU * gpus + queue + 1  # and the queue's controller
     if count < want:
         return (f"verl asks Ray for {want} CPUs ({CPUS_PER_GPU} a GPU, {queue + 1} for the queue) and waits for ever"
-                f" where it has {count}: lab.hw.ray_cpus={want}, which need not be real ones.")  # fmt: skip
+                f" where it has {count}: set lab.hw.ray_cpus={want}, even where there are fewer.")  # fmt: skip
     return None
 
 
+@applies_to(starts_ray)
 def check_open_files(config: DictConfig) -> str | None:
     """Ray raises its own limit as far as it may."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if starts_ray(config) and most != resource.RLIM_INFINITY and most < FEWEST_FILES:
+    if most != resource.RLIM_INFINITY and most < FEWEST_FILES:
         return (f"a process may open {most} files here, and Ray wants {FEWEST_FILES}: `ulimit -Hn 65536` as root, or"
                 " docker run --ulimit nofile=65536.")  # fmt: skip
     return None
 
 
+@applies_to(starts_ray)
 def check_shared_memory(config: DictConfig) -> str | None:
     """Room in /dev/shm: on a CPU new weights reach vLLM through it, and NCCL talks there."""
-    if not starts_ray(config) or not SHM.is_dir():
+    if not SHM.is_dir():
         return None
     stat = os.statvfs(SHM)
     free = stat.f_bavail * stat.f_frsize / 2**20

@@ -6,21 +6,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from plugins import algos
 from preflight import machine
-from preflight.checks.files import choice
-from preflight.facts import is_rl
+from preflight.checks import applies_to
+from preflight.facts import choice, is_rl, scored_by
 from preflight.models import facts_of
 from preflight.resolvers import HUB_ID
 
 STEPS = ("pkg://rewards.prm", "pkg://rewards.sql_process")  # rewards whose steps are their point
 TOKENWISE = ("gae", "reinforce_plus_plus")  # of verl's: they use steps with lab.step_rewards=true
 OURS = ("pkg://rewards.model", "pkg://rewards.prm")  # others (a generative model's) know themselves
-
-
-def scored_by(config: DictConfig) -> str | None:
-    """The reward's path, if it uses a served model."""
-    if not is_rl(config) or not OmegaConf.select(config, "reward.reward_model.enable"):
-        return None
-    return config.reward.custom_reward_function.path
 
 
 def check_reward_model(config: DictConfig) -> str | None:
@@ -43,24 +36,25 @@ def check_reward_model(config: DictConfig) -> str | None:
         kinds = ("ForTokenClassification", "ForSequenceClassification")[: 1 if name == "prm" else 2]
         found = (model.get("architectures") or ["?"])[0]
         if not found.endswith(kinds):
-            return f"lab.reward_model.path={path} is a {found} and gives no scores: {how}"
+            return f"lab.reward_model.path={path} is a {found}, which gives no scores: {how}"
         labels = len(model["id2label"]) if "id2label" in model else 2  # transformers' default
         if labels != 1:
             return f"lab.reward_model.path={path} has {labels} labels, not one score: {how}"
     context, need = model.get("max_position_embeddings"), config.lab.reward_model.max_tokens
     if context and need > context:
-        return f"lab.reward_model.max_tokens={need}, but the reward model's context is {context}: set it to that."
+        return f"lab.reward_model.max_tokens={need}, but the reward model's context is {context} tokens: set {context}."
     return None
 
 
+@applies_to(is_rl)
 def check_steps_are_used(config: DictConfig) -> str | None:
     """Step scores that no estimator sees."""
     function = OmegaConf.select(config, "reward.custom_reward_function.path")
-    if not is_rl(config) or function not in STEPS:
+    if function not in STEPS:
         return None
     prm = scored_by(config) == function
     if prm and not config.lab.reward_model.gpus:
-        return "reward=prm scores steps while answers are sampled, so its model can't take turns: set gpus=1."
+        return "reward=prm scores while answers are sampled, and needs a GPU of its own: set lab.reward_model.gpus=1."
     name, wanted = config.algorithm.adv_estimator, config.lab.step_rewards
     if algos.uses_steps(name):
         lost = "lab.step_rewards=false takes away the steps that it learns from: leave it out."
@@ -69,12 +63,12 @@ def check_steps_are_used(config: DictConfig) -> str | None:
     if wanted is True or (options.aggregate if prm else name in TOKENWISE):
         return None
     if name in TOKENWISE:
-        return f"reward=prm: {name} gets its steps with lab.step_rewards=true alone."
+        return f"reward=prm: {name} gets its steps only with lab.step_rewards=true: set it."
     cure = (
         "put the steps into the score: reward.custom_reward_function.reward_kwargs.aggregate=min."
     )
     cure = cure if prm else "take reward=sql, whose score is the same."
-    return f"{name} looks at scores of whole answers, not of steps. Choose another (algo=grpo_process), or {cure}"
+    return f"{name} looks at the scores of whole answers, not of steps. Choose algo=grpo_process, or {cure}"
 
 
 def check_gpus_of_reward_model(config: DictConfig) -> str | None:

@@ -2,18 +2,9 @@
 
 from omegaconf import DictConfig
 
-from preflight.checks.files import own_reward
+from preflight.reward_function import options_fault
 
 
 def check_reward_options(config: DictConfig) -> str | None:
-    """Ask a reward of ours: `check_options`, else `bars`, which looks at all of them."""
-    if not (found := own_reward(config)):
-        return None
-    reward, options = found
-    look = getattr(reward, "check_options", None) or getattr(reward, "bars", None)
-    try:
-        if look:
-            look(**options)
-    except (TypeError, ValueError) as error:
-        return f"reward={reward.__name__.rpartition('.')[2]}: {error}"
-    return None
+    """Those that a reward of this project refuses."""
+    return options_fault(config)

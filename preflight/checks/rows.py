@@ -5,8 +5,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from preflight.checks.columns import columns_of
-from preflight.checks.files import as_list, own_reward
+from preflight.facts import columns_of, data_files
+from preflight.reward_function import own_reward
 
 BATCH = 1000
 
@@ -26,8 +26,8 @@ def check_rows(config: DictConfig) -> str | None:
         return None
     reward, options = found
     path = f"pkg://{reward.__name__}"
-    for file in [*as_list(config.data.train_files), *as_list(config.data.val_files)]:
-        if not Path(file).is_file() or columns_of(file) is None:
+    for file in data_files(config):
+        if columns_of(file) is None:
             continue  # another check says so
         state = [Path(file).stat().st_size, Path(file).stat().st_mtime_ns, path, options]
         seen = Path(file).with_suffix(".checked.json")
@@ -39,6 +39,6 @@ def check_rows(config: DictConfig) -> str | None:
             return f"{file}: {error}"
         if faults:
             first = "; ".join(str(fault) for fault in faults[:2])
-            return f"{file}: {len(faults)} rows can't be graded: {first}. lab.check_data=false masks them in training."
+            return f"{file}: {len(faults)} rows can't be graded: {first}. With lab.check_data=false the run masks them."
         seen.write_text(json.dumps(state))
     return None

@@ -5,12 +5,10 @@ import math
 
 from omegaconf import DictConfig
 
-from preflight.checks import Note
-from preflight.checks.columns import data_files
-from preflight.checks.files import check_reward_function
-from preflight.checks.reward_options import check_reward_options
-from preflight.checks.slow_lengths import sample
-from preflight.facts import is_rl
+from preflight.checks import Note, applies_to
+from preflight.facts import data_files, is_rl
+from preflight.reward_function import file_fault, options_fault
+from preflight.sample import sample
 from preflight.subject import Subject
 from rewards._limits.calls import RewardError
 
@@ -50,10 +48,11 @@ def fault(result, bar: float | None, reference: bool) -> str | None:
     return None
 
 
+@applies_to(is_rl)
 def check_reward(config: DictConfig) -> str | None:
     """Called as a run calls it, with its limits; not where an answer costs a request."""
-    if not is_rl(config) or check_reward_function(config) or check_reward_options(config):
-        return None
+    if file_fault(config) or options_fault(config):
+        return None  # other checks say so
     if not config.reward.custom_reward_function.path or asks_a_server(config):
         return Note("not tried: the reward is verl's own, or asks a server.")
     subject = Subject(config)
@@ -77,9 +76,9 @@ def check_reward(config: DictConfig) -> str | None:
     empty = [result["score"] for row, result in zip(tried, results, strict=True) if not row[-1]]
     if not rows:
         return None
-    told = (
+    earned = (
         f"{len(references)} reference answers score {min(references):.4g} to {max(references):.4g}"
         if references
         else "no reference answers"
     )
-    return Note(f"{told}, empty ones up to {max(empty):.4g}.")
+    return Note(f"{earned}, empty ones up to {max(empty):.4g}.")

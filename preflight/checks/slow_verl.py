@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from preflight.names import ROOT
 
 TIMEOUT_S = 300
-SAYS = "verdict: "
+VERDICT = "verdict: "
 
 
 def check_verls_verdict(config: DictConfig) -> str | None:
@@ -24,10 +24,10 @@ def check_verls_verdict(config: DictConfig) -> str | None:
             cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S,
             env=os.environ | {key: str(value) for key, value in config.lab.env.items()},
         )  # fmt: skip
-    said = [line for line in done.stdout.splitlines() if line.startswith(SAYS)]
-    if said:
-        return f"verl refuses this config: {said[-1].removeprefix(SAYS)[:300]}"
+    verdicts = [line for line in done.stdout.splitlines() if line.startswith(VERDICT)]
+    if verdicts:
+        return f"verl refuses this config: {verdicts[-1].removeprefix(VERDICT)[:300]}"
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return f"verl's own check failed: {last[:300]}"
     return None

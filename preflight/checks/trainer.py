@@ -4,9 +4,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from preflight.checks.batch import read
+from preflight.checks import applies_to
 from preflight.engines import A
-from preflight.facts import is_rl
+from preflight.facts import given, is_driver, is_rl, is_sft, is_verls_sft, rows_read
 
 EPOCHLY = "after_each_epoch"
 
@@ -16,7 +16,7 @@ def check_frequencies(config: DictConfig) -> str | None:
     for key in ("trainer.test_freq", "trainer.save_freq"):
         value = OmegaConf.select(config, key)
         whole = isinstance(value, int) and not isinstance(value, bool)
-        if not is_rl(config) and not (value == EPOCHLY or (whole and value != 0)):
+        if is_sft(config) and not (value == EPOCHLY or (whole and value != 0)):
             return f"{key}={value} must be a number of steps, -1 (never) or {EPOCHLY}."
         if is_rl(config) and not whole:
             return f"{key}={value} must be a number of steps, or -1 (never)."
@@ -25,13 +25,21 @@ def check_frequencies(config: DictConfig) -> str | None:
 
 def check_steps_are_reached(config: DictConfig) -> str | None:
     """Epochs that end a run before its last step: it would end without a checkpoint."""
-    steps, have = config.trainer.total_training_steps, read(config, "train")
-    if not steps or have is None or config.lab.trainer.entry == "algos.self_play":
+    steps, have = config.trainer.total_training_steps, rows_read(config, "train")
+    if not steps or have is None or is_driver(config):
         return None
     most = have // config.data.train_batch_size * config.trainer.total_epochs
     if most < steps:
-        return (f"trainer.total_training_steps={steps} isn't reached: trainer.total_epochs="
+        return (f"trainer.total_training_steps={steps} can't be reached: trainer.total_epochs="
                 f"{config.trainer.total_epochs} of {have} rows end after {most}. Leave total_epochs out.")  # fmt: skip
+    return None
+
+
+def check_epochs(config: DictConfig) -> str | None:
+    """A number of steps decides, where both are given."""
+    steps = config.trainer.total_training_steps
+    if steps and given("lab.epochs"):
+        return f"lab.epochs does nothing with trainer.total_training_steps={steps}: leave one of the two out."
     return None
 
 
@@ -42,8 +50,8 @@ def check_validation(config: DictConfig) -> str | None:
             return "trainer.val_only=true needs trainer.val_before_train=true: without it the run would train."
         return None
     if is_rl(config):
-        return "data.val_files=null: verl reads it in any case. lab.dataset.val=FILE."
-    if config.lab.trainer.entry == "verl.trainer.sft_trainer" and config.trainer.test_freq != -1:
+        return "data.val_files=null: verl always reads validation rows. Set lab.dataset.val=FILE."
+    if is_verls_sft(config) and config.trainer.test_freq != -1:
         return (
             f"data.val_files=null, and trainer.test_freq={config.trainer.test_freq}: set it to -1."
         )
@@ -60,20 +68,24 @@ def check_resume(config: DictConfig) -> str | None:
     if mode == "disable" or (mode == "auto" and is_rl(config)):
         return f"trainer.resume_from_path does nothing with trainer.resume_mode={mode}: set resume_path."
     if "global_step_" not in path or not Path(path).is_dir():
-        return f"trainer.resume_from_path={path} is no folder .../global_step_N of a checkpoint."
+        return (
+            f"trainer.resume_from_path={path} is not the folder of a checkpoint, .../global_step_N."
+        )
     return None
 
 
+@applies_to(is_rl)
 def check_v1(config: DictConfig) -> str | None:
     """verl's old trainer, which the plugins of this project don't know."""
-    if is_rl(config) and not config.trainer.use_v1:
+    if not config.trainer.use_v1:
         return "trainer.use_v1=false is verl's old trainer, without step rewards, masks and limits: leave it out."
     return None
 
 
+@applies_to(is_rl)
 def check_async(config: DictConfig) -> str | None:
     """Sampling while training (trainer.v1.trainer_mode), and what it asks for."""
-    if not is_rl(config) or config.trainer.v1.trainer_mode != "separate_async":
+    if config.trainer.v1.trainer_mode != "separate_async":
         return None
     prompts, rollout = config.data.train_batch_size, config[A].rollout
     mini, syncs = (
@@ -81,24 +93,23 @@ def check_async(config: DictConfig) -> str | None:
         config.trainer.v1.separate_async.parameter_sync_step,
     )
     if prompts != mini * syncs:
-        return (f"separate_async wants data.train_batch_size={prompts} to be {A}.actor.ppo_mini_batch_size={mini} ×"
+        return (f"separate_async needs data.train_batch_size={prompts} to be {A}.actor.ppo_mini_batch_size={mini} ×"
                 f" trainer.v1.separate_async.parameter_sync_step={syncs}: set {mini * syncs}.")  # fmt: skip
     if not rollout.nnodes or not rollout.n_gpus_per_node:
-        return (
-            f"separate_async samples on nodes of its own: {A}.rollout.nnodes=1 and n_gpus_per_node."
-        )
+        return f"separate_async samples on nodes of its own: set {A}.rollout.nnodes=1 and n_gpus_per_node."
     if rollout.checkpoint_engine.backend == "naive":
-        return f"separate_async sends weights to other GPUs: {A}.rollout.checkpoint_engine.backend=nccl."
+        return f"separate_async sends weights to other GPUs: set {A}.rollout.checkpoint_engine.backend=nccl."
     model = config.reward.reward_model
     if model.enable and not model.enable_resource_pool:
-        return "separate_async leaves no time for a reward model on the policy's GPUs: lab.reward_model.gpus=1."
+        return "separate_async leaves no time for a reward model on the policy's GPUs: set lab.reward_model.gpus=1."
     return None
 
 
+@applies_to(is_rl)
 def check_filter_groups(config: DictConfig) -> str | None:
     """Dynamic sampling judges groups while it samples."""
     groups = OmegaConf.select(config, "algorithm.filter_groups")
-    if not is_rl(config) or not groups or not groups.enable:
+    if not groups or not groups.enable:
         return None
     key, model, sampler = (
         "algorithm.filter_groups",
@@ -108,18 +119,21 @@ def check_filter_groups(config: DictConfig) -> str | None:
     if not groups.metric:
         return f"{key}.enable=true needs {key}.metric: acc_or_score, acc, score, or another part of the reward."
     if model.enable and not model.enable_resource_pool:
-        return f"{key} needs scores while it samples, and this reward model scores later: lab.reward_model.gpus=1."
+        return f"{key} needs scores while it samples, and this reward model scores later: set lab.reward_model.gpus=1."
     if config[A].rollout.n < 2:
-        return f"{key} replaces groups without a spread, and those of {A}.rollout.n=1 have none: set n=8."
+        return f"{key} replaces groups in which all scores are the same, as always with {A}.rollout.n=1: set n=8."
     if sampler.custom_sampler.path:
-        return f"{key}: verl tells trainer.v1.sampler.custom_sampler nothing of it; leave one of the two out."
+        return (
+            f"{key} does nothing with trainer.v1.sampler.custom_sampler: leave one of the two out."
+        )
     return None
 
 
+@applies_to(is_sft)
 def check_profile(config: DictConfig) -> str | None:
     """The steps of SFT that are profiled."""
     interval = OmegaConf.select(config, "trainer.profile_interval")
-    if is_rl(config) or interval is None:
+    if interval is None:
         return None
     first, last = [*interval, None, None][:2]
     if len(interval) != 2 or last < first or (first < 0 <= last):
@@ -127,9 +141,10 @@ def check_profile(config: DictConfig) -> str | None:
     return None
 
 
+@applies_to(is_rl)
 def check_statistics(config: DictConfig) -> str | None:
     """Whoever collects vLLM's figures needs them kept."""
-    if not is_rl(config) or not config[A].rollout.disable_log_stats:
+    if not config[A].rollout.disable_log_stats:
         return None
     if config[A].rollout.prometheus.enable or "rl_insight" in config.trainer.logger:
         return f"rollout.prometheus and logger rl_insight need {A}.rollout.disable_log_stats=false."
@@ -139,8 +154,9 @@ def check_statistics(config: DictConfig) -> str | None:
 def check_devices(config: DictConfig) -> str | None:
     """Keys that a hardware profile sets, and that mean nothing alone."""
     if config.trainer.device != config.lab.hw.device:
-        return f"trainer.device={config.trainer.device}, and the profile is for {config.lab.hw.device}: choose hw=."
+        have = config.trainer.device
+        return f"trainer.device={have}, but the profile is for {config.lab.hw.device}: choose another hw= instead."
     key, here = "trainer.n_gpus_per_node", config.lab.hw.gpus_per_node
-    if not is_rl(config) and config.trainer.n_gpus_per_node != here:
+    if is_sft(config) and config.trainer.n_gpus_per_node != here:
         return f"{key}={config.trainer.n_gpus_per_node} does nothing: lab.hw.gpus_per_node={here} workers start."
     return None

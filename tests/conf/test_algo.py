@@ -80,7 +80,7 @@ RL = sorted(name for name, path in FILES.items() if "/trainer:" not in path.read
 @pytest.fixture(scope="module")
 def verl():
     """verl's own defaults."""
-    from preflight.checks.names import verl_folder
+    from preflight.facts import verl_folder
 
     return OmegaConf.load(verl_folder() / "trainer/config/_generated_ppo_trainer.yaml")
 
@@ -187,7 +187,7 @@ VERLS = "reward.reward_manager.source=register reward.reward_manager.name"
         ("algo=remax actor_rollout_ref.rollout.val_kwargs.temperature=1", "greedy"),
         ("algo=remax trainer.v1.trainer_mode=separate_async", "sync"),
         (f"algo=dapo {VERLS}=naive", "overlong_buffer_cfg does nothing"),
-        (f"algo=dapo {VERLS}=dapo", "no metric acc_or_score"),
+        (f"algo=dapo {VERLS}=dapo", "know the metric acc_or_score"),
     ],
 )
 def test_preflight_names_what_an_algorithm_lacks(composer, override, says):

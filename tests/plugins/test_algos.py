@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 from launcher.progress import read_metrics
 from plugins import algos
 from preflight import names
-from preflight.checks.algos import check_algo_files
 
 ENV = {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "plugins.register"}
 
@@ -123,15 +122,6 @@ def test_the_yaml_shows_every_option_and_its_default(name):
     config = OmegaConf.load(names.CONF / f"algo/{name}.yaml")
     assert config.algorithm.adv_estimator == name
     assert config.algorithm.get(name, {}) == algos.options(name)
-
-
-def test_files_that_would_break_every_run(composer, monkeypatch, tmp_path):
-    monkeypatch.setattr(algos, "FOLDER", tmp_path)
-    assert check_algo_files(composer()) is None
-    (tmp_path / "gspo.py").write_text("def compute_policy_loss(log_prob, **_): ...\n")
-    assert "verl has a gspo of its own" in check_algo_files(composer())
-    (tmp_path / "gspo.py").write_text("def compute_policy_loss(log_prob, **_)\n")
-    assert "algos/gspo.py, line 1: expected ':'" in check_algo_files(composer())
 
 
 def test_defaults_that_preflight_can_and_cannot_read(monkeypatch, tmp_path):

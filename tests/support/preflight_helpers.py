@@ -1,8 +1,12 @@
 """Rows of every kind of data, and all checks by name, for the tests of preflight."""
 
+import inspect
+
 import pytest
 
-from preflight.checks import DEFAULT, SLOW, checks
+from preflight.checks import DEFAULT, SLOW, Note, checks
+from preflight.mistakes import Mistake
+from preflight.preparation import Preparation
 
 RL_ROW = {
     "data_source": "openai/gsm8k", "prompt": [{"role": "user", "content": "q"}], "ability": "x",
@@ -18,14 +22,36 @@ def all_checks() -> dict:
     return checks(DEFAULT) | checks(SLOW)
 
 
-def each(mistakes: dict[str, list]):
-    """A test of each case of {check: [(overrides, what it says), ...]}."""
+def caught(name: str, config) -> str:
+    """The line with which the check `name` refuses a config; fails if it does not, or says it in several lines.
+
+    test_every_check_catches_something looks for the calls of this function.
+    """
+    check = all_checks()[name]
+    if "expected" in inspect.signature(check).parameters:
+        line = Preparation(config).look(name, check).message
+    else:
+        try:
+            line = check(config)
+        except Mistake as mistake:
+            line = str(mistake)
+    assert line is not None and not isinstance(line, Note), f"{name} says {line!r}"
+    assert "\n" not in line
+    return line
+
+
+def each(mistakes: dict[str, list], *always: str):
+    """A test of each case of {check: [(overrides, what its line has), ...]}; a case's overrides win over `always`."""
     cases = [(name, *case) for name, some in mistakes.items() for case in some]
 
     @pytest.mark.parametrize(("name", "overrides", "text"), cases)
     def test_each_mistake_is_found(configure, name, overrides, text):
-        line = all_checks()[name](configure(*overrides))
-        assert line is not None and text in line
-        assert "\n" not in line
+        assert text in caught(name, configure(*always, *overrides))
 
     return test_each_mistake_is_found
+
+
+def said_by(names, config) -> dict[str, str]:
+    """What these checks say about a config, those that say something."""
+    lines = {name: all_checks()[name](config) for name in names}
+    return {name: line for name, line in lines.items() if line and not isinstance(line, Note)}

@@ -60,5 +60,5 @@ def test_an_unknown_name_is_a_mistake(check):
     status, lines, _ = check("lab.preflight.skip=[diks]", "data.train_batch_size=x")
     assert status == 2
     assert any("Did you mean disk?" in line for line in lines)
-    assert "no plan: data.train_batch_size=x must be a whole number from 1 on." in lines
+    assert "no plan: data.train_batch_size=x must be a whole number, 1 or more." in lines
     assert lines[-1] == "2 wrong: skip, counts"

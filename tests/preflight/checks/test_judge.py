@@ -56,7 +56,7 @@ def test_a_good_one(said, composer, monkeypatch):
         ({"template_file": "mine.txt"}, f"name it in full: {ROOT}/mine.txt"),
         ({"folder": "kept"}, f"name it in full: {ROOT}/kept"),
         ({"scale": [5, 1]}, "scale must be two numbers"),
-        ({"max_cals": 3}, "did you mean 'max_calls'?"),
+        ({"max_cals": 3}, "Did you mean max_calls?"),
         ({"concurrency": 0}, "concurrency must be"),
     ],
 )

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from helpers import resolved
+from preflight_helpers import caught
 
 from preflight.checks import reward_model as checks
 
@@ -38,12 +39,12 @@ def test_a_model_that_gives_no_score(composer, served):
         return checks.check_reward_model(composer(*overrides))
 
     assert "needs a reward model: train one (`python launch.py algo=rm`)" in said("reward=model")
-    assert "algo=prm" in said("reward=prm")
+    assert "algo=prm" in caught("check_reward_model", composer("reward=prm"))
     assert "no reward model at /nowhere" in said("reward=model", "lab.reward_model.path=/nowhere")
-    assert "Qwen2ForCausalLM and gives no scores" in said(
+    assert "Qwen2ForCausalLM, which gives no scores" in said(
         "reward=model", served("Qwen2ForCausalLM")
     )
-    assert "and gives no scores" in said("reward=prm", served(RM))  # not one a token
+    assert "which gives no scores" in said("reward=prm", served(RM))  # not one a token
     assert "has 2 labels" in said("reward=model", served(id2label={"0": "a", "1": "b"}))
     short = served(max_position_embeddings=200)
     assert "context is 200" in said("reward=model", short)
@@ -57,11 +58,12 @@ def test_step_scores_that_nobody_sees(composer, served):
     def said(*overrides):
         return checks.check_steps_are_used(composer("reward=prm", served(PRM), *overrides))
 
-    assert "aggregate=min" in said("algo=grpo")
+    config = composer("reward=prm", served(PRM), "algo=grpo")
+    assert "aggregate=min" in caught("check_steps_are_used", config)
     assert said("algo=grpo", "reward.custom_reward_function.reward_kwargs.aggregate=min") is None
     assert said("algo=grpo", "lab.step_rewards=true") is None
     assert said("algorithm.adv_estimator=grpo_process") is None
-    assert "can't take turns" in said("lab.reward_model.gpus=0", "lab.step_rewards=true")
+    assert "needs a GPU of its own" in said("lab.reward_model.gpus=0", "lab.step_rewards=true")
 
 
 def test_gpus_for_both(composer, served, tool):
@@ -71,7 +73,8 @@ def test_gpus_for_both(composer, served, tool):
         return checks.check_gpus_of_reward_model(composer(served(PRM), *overrides))
 
     assert said("hw=h200", "reward=prm") is None
-    line = said("hw=h100x8", "reward=model", "lab.reward_model.gpus=1")
+    both = composer(served(PRM), "hw=h100x8", "reward=model", "lab.reward_model.gpus=1")
+    line = caught("check_gpus_of_reward_model", both)
     assert "8 GPUs for the policy and 1 for the reward model, and there are 2" in line
     assert "trainer.n_gpus_per_node=1 or lab.reward_model.gpus=0" in line
     assert "it needs one more" in said("hw=h200", "reward=prm", "lab.reward_model.gpus=2")

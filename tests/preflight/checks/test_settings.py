@@ -4,7 +4,7 @@ import json
 
 import pytest
 from omegaconf import OmegaConf
-from preflight_helpers import all_checks, each
+from preflight_helpers import all_checks, caught, each, said_by
 
 from preflight.checks.knobs import UNREAD, UNREAD_BY_SFT
 from preflight.mistakes import Mistake
@@ -47,18 +47,19 @@ MISTAKES = {
         (["algo=sft", "trainer.total_training_steps=100", "trainer.total_epochs=1"], "end after 6"),
     ],
     "check_validation": [
-        (["lab.dataset.val=null"], "verl reads it in any case"),
+        (["lab.dataset.val=null"], "verl always reads validation rows"),
         (["algo=sft", "lab.dataset.sft_val=null"], "set it to -1"),
         (["trainer.val_only=true", "trainer.val_before_train=false"], "needs trainer.val_before_train=true"),
     ],
     "check_resume": [
         (["trainer.resume_mode=resume_path"], "needs trainer.resume_from_path"),
         (["trainer.resume_from_path=/x/global_step_3"], "does nothing with trainer.resume_mode=auto"),
-        (["trainer.resume_mode=resume_path", "trainer.resume_from_path=/x/global_step_3"], "is no folder"),
+        (["trainer.resume_mode=resume_path", "trainer.resume_from_path=/x/global_step_3"],
+         "is not the folder of a checkpoint"),
     ],
     "check_v1": [(["trainer.use_v1=false"], "verl's old trainer")],
     "check_async": [
-        ([*ASYNC, f"{ACTOR}.ppo_mini_batch_size=16"], "wants data.train_batch_size=16 to be"),
+        ([*ASYNC, f"{ACTOR}.ppo_mini_batch_size=16"], "needs data.train_batch_size=16 to be"),
         ([*ASYNC, f"{ROLLOUT}.nnodes=0"], "nodes of its own"),
         ([*ASYNC, f"{ROLLOUT}.checkpoint_engine.backend=naive"], "backend=nccl"),
         ([*ASYNC, *RM], "lab.reward_model.gpus=1"),
@@ -66,7 +67,7 @@ MISTAKES = {
     "check_filter_groups": [
         (["algo=dapo", "algorithm.filter_groups.metric=null"], "needs algorithm.filter_groups.metric"),
         (["algo=dapo", *RM], "this reward model scores later"),
-        (["algo=dapo", f"{ROLLOUT}.n=1"], "have none: set n=8"),
+        (["algo=dapo", f"{ROLLOUT}.n=1"], "as always with actor_rollout_ref.rollout.n=1: set n=8"),
         (["algo=dapo", "trainer.v1.sampler.custom_sampler.path=x.py"], "leave one of the two out"),
     ],
     "check_profile": [
@@ -85,7 +86,7 @@ MISTAKES = {
         (["algo=sft", "model.use_liger=true"], "needs the package liger_kernel"),
     ],
     "check_devices": [
-        (["trainer.device=cuda"], "the profile is for cpu: choose hw="),
+        (["trainer.device=cuda"], "the profile is for cpu: choose another hw="),
         (["algo=sft", "trainer.n_gpus_per_node=2"], "lab.hw.gpus_per_node=1 workers start"),
     ],
     "check_weights": [
@@ -96,8 +97,8 @@ MISTAKES = {
     "check_rejections": [
         ([f"{CORRECT}.rollout_rs=token_k4"], "unknown algorithm.rollout_correction.rollout_rs"),
         ([f"{CORRECT}.rollout_rs=token_k2"], "rollout_rs_threshold=None must be"),
-        ([f"{CORRECT}.rollout_rs=token_k2", f"{CORRECT}.rollout_rs_threshold='0.5_2'"], "an upper bound alone"),
-        ([f"{CORRECT}.rollout_rs=seq_mean_k1", f"{CORRECT}.rollout_rs_threshold=0.5"], "is from 1 on"),
+        ([f"{CORRECT}.rollout_rs=token_k2", f"{CORRECT}.rollout_rs_threshold='0.5_2'"], "takes one number"),
+        ([f"{CORRECT}.rollout_rs=seq_mean_k1", f"{CORRECT}.rollout_rs_threshold=0.5"], "must be 1 or more"),
         ([f"{CORRECT}.rollout_rs='token_k1,token_k2'", f"{CORRECT}.rollout_rs_threshold='2,2,2'"], "one for each of"),
     ],
     "check_corrections_act": [
@@ -111,10 +112,10 @@ MISTAKES = {
         ([f"{ROLLOUT}.val_kwargs.do_sample=true"], "val_kwargs.temperature"),
         (["algo=sft", "data.balance_dp_token=true"], "does nothing: verl 0.9.1 never reads it."),
     ],
-    "check_padding": [([f"{ACTOR}.pad_to_length=true"], "pads packed sequences")],
+    "check_padding": [([f"{ACTOR}.pad_to_length=true"], "it pads only packed sequences")],
     "check_critic": [
         (["critic.optim.lr=1e-3"], "grpo has no critic"),
-        (["algo=ppo", "critic.enable=false"], "gae needs the critic's values"),
+        (["algo=ppo", "critic.enable=false"], "gae needs the values of a critic"),
         (["trainer.critic_warmup=5"], "only delays the actor"),
     ],
     "check_lora_rank": [
@@ -135,7 +136,7 @@ test_each_mistake_is_found = each(MISTAKES)
 @pytest.mark.parametrize(
     ("override", "text"),
     [
-        ("data.train_batch_size=0", "data.train_batch_size=0 must be a whole number from 1 on."),
+        ("data.train_batch_size=0", "data.train_batch_size=0 must be a whole number, 1 or more."),
         (f"{ACTOR}.ppo_mini_batch_size=2.5", "ppo_mini_batch_size=2.5 must be a whole number"),
         (f"{ROLLOUT}.agent.num_workers=null", "agent.num_workers=None must be"),
         ("trainer.total_training_steps=-1", "total_training_steps=-1 must be"),
@@ -166,8 +167,7 @@ def test_what_is_no_number_ends_the_checks(said, override, text):
 )  # fmt: skip
 def test_good_settings_pass(configure, overrides):
     config = configure(*overrides)
-    told = {name: all_checks()[name](config) for name in MISTAKES}
-    assert {name: line for name, line in told.items() if line} == {}
+    assert said_by(MISTAKES, config) == {}
 
 
 def test_a_checkpoint_to_go_on_from(configure, tmp_path):
@@ -179,11 +179,12 @@ def test_a_checkpoint_to_go_on_from(configure, tmp_path):
 def test_an_adapter_to_start_from(configure, tmp_path):
     key = f"{A}.model.lora_adapter_path={tmp_path}"
     check = all_checks()["check_adapter"]
-    assert "no adapter_config.json there" in check(configure(key, "lab.lora_rank=8"))
+    no_rank = configure(key, "lab.lora_rank=8")
+    assert "no adapter_config.json there" in caught("check_adapter", no_rank)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8}))
     assert check(configure(key, "lab.lora_rank=8")) is None
     assert "set lab.lora_rank=8, the adapter's" in check(configure(key))
-    assert "has a rank of 8: set that" in check(configure(key, "lab.lora_rank=16"))
+    assert "has a rank of 8: set that rank" in check(configure(key, "lab.lora_rank=16"))
     assert check(configure()) is None
 
 
@@ -195,6 +196,8 @@ def test_keys_that_nobody_reads_are_keys(configure):
 
 
 def test_a_check_may_end_them_all(configure):
-    with pytest.raises(Mistake, match="must be a whole number from 1 on"):
-        all_checks()["check_counts"](configure("trainer.n_gpus_per_node=x"))
+    wrong = configure("trainer.n_gpus_per_node=x")
+    with pytest.raises(Mistake, match="must be a whole number, 1 or more"):
+        all_checks()["check_counts"](wrong)
+    assert caught("check_counts", wrong).startswith("trainer.n_gpus_per_node=x must be")
     assert all_checks()["check_counts"](configure("algo=sft")) is None
