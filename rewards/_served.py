@@ -9,8 +9,19 @@ import asyncio
 import logging
 
 import aiohttp
+from pydantic import Field
+
+from data_prep._chat import render, token_ids
+from rewards import _backoff, _options
 
 logger = logging.getLogger(__name__)
+
+
+class Options(_options.Options):
+    chat_template_kwargs: dict = Field({})
+    timeout_s: float = Field(600.0, gt=0)  # of one attempt; a whole batch comes at once
+    attempts: int = Field(4, ge=1)
+    max_tokens: int | None = Field(None, ge=1)  # a longer text isn't sent: it would be refused
 
 
 class NotScored(Exception):
@@ -24,10 +35,7 @@ def encode(
 
     What only spells a special token is none: an answer cannot end its turn and praise itself.
     """
-    prompt = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, tokenize=False, **(template_kwargs or {})
-    )
-    prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    prompt_ids = token_ids(tokenizer, render(tokenizer, messages, template_kwargs))
     encoded = tokenizer(
         answer, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
     )
@@ -35,25 +43,22 @@ def encode(
     return prompt_ids, encoded["input_ids"], starts
 
 
-async def token_scores(
-    address: str, ids: list[int], timeout_s: float, attempts: int, max_tokens: int | None
-) -> list[float]:
+async def token_scores(address: str, ids: list[int], options: Options) -> list[float]:
     """The head's logit at each token; at the last one only, if the model is a sequence classifier.
 
     Args:
         address: host:port of verl's router.
         ids: the tokens, (T,).
-        timeout_s: of one attempt. A batch comes at once, so the last waits for all others.
-        attempts: on errors of the network and of the server, with pauses of 1, 2, 4, ... seconds.
-        max_tokens: a longer text isn't even sent; the server would refuse it.
+        options: of the reward; on errors of the network and of the server it is asked again.
 
     Raises NotScored.
     """
-    if max_tokens and len(ids) > max_tokens:
-        raise NotScored(f"{len(ids)} tokens, more than max_tokens={max_tokens}")
+    most = options.max_tokens
+    if most and len(ids) > most:
+        raise NotScored(f"{len(ids)} tokens, more than max_tokens={most}")
     payload = {"input": ids, "use_activation": False}  # no sigmoid, no softmax
-    timeout = aiohttp.ClientTimeout(total=timeout_s)
-    for attempt in range(attempts):
+    timeout = aiohttp.ClientTimeout(total=options.timeout_s)
+    for attempt in range(1, options.attempts + 1):
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
@@ -70,7 +75,7 @@ async def token_scores(
             TypeError,
         ) as error:
             reason = f"{type(error).__name__}: {error}"
-        if attempt + 1 < attempts:
-            await asyncio.sleep(2**attempt)
+        if attempt < options.attempts:
+            await _backoff.pause(attempt, 1.0)
     logger.warning("no score of the reward model for %d tokens: %s", len(ids), reason)
     raise NotScored(reason)

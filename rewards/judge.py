@@ -27,57 +27,25 @@ import os
 import time
 
 from rewards._judge.client import Reply, judge_of
-from rewards._judge.settings import settings_of
+from rewards._judge.options import Options
 from rewards._judge.text import fields_of
-from rewards._options import options_of, refuse_unknown
 
 LIMITS_ITSELF = True
-SAMPLING = {"temperature": 0, "max_tokens": 1024}
 
 
 async def compute_score(
-    data_source,
-    solution_str,
-    ground_truth,
-    extra_info=None,
-    *,
-    base_url=None,  # https://HOST/v1; None: $OPENAI_BASE_URL
-    model=None,
-    api_key_env="OPENAI_API_KEY",  # the variable's name; None: the server wants no key
-    system=None,  # None: of judge.yaml
-    template=None,
-    template_file=None,
-    scale=(0, 10),
-    sampling=SAMPLING,  # whatever else the request says (max_completion_tokens, response_format)
-    concurrency=16,
-    requests_per_minute=None,
-    attempts=8,  # pauses in between: up to backoff_s, twice as much, ..., or as Retry-After says
-    backoff_s=1.0,
-    timeout_s=120.0,  # a request
-    total_timeout_s=600.0,  # all attempts, once it is this sample's turn
-    folder=None,  # None: scores and the count of calls are this process's
-    max_calls=None,
-    give_up_after=64,
-    **ignored,
+    data_source, solution_str, ground_truth, extra_info=None, **options
 ) -> dict:
     """Score one answer. extra_info: {"messages": the prompt} and what the template names.
 
     ValueError for a bad option, a field that the row lacks, a judge that serves nobody (see above).
     """
-    refuse_unknown(ignored, compute_score)
-    start = time.monotonic()
-    settings = settings_of(
-        base_url, system, template, template_file, scale, sampling,
-        model=model, api_key_env=api_key_env, concurrency=concurrency, folder=folder,
-        requests_per_minute=requests_per_minute, attempts=attempts, backoff_s=backoff_s,
-        timeout_s=timeout_s, total_timeout_s=total_timeout_s, max_calls=max_calls,
-        give_up_after=give_up_after,
-    )  # fmt: skip
+    start, o = time.monotonic(), Options.of(options)
     response = solution_str if isinstance(solution_str, str) else ""
-    judge, reply = judge_of(settings), Reply("empty", 0.0)
+    judge, reply = judge_of(o), Reply("empty", 0.0)
     if response.strip():
         row = (response, ground_truth, extra_info or {})
-        reply = await judge.score(fields_of(settings.names, *row, settings.scale))
+        reply = await judge.score(fields_of(o.names, *row, o.scale))
     return {
         "score": math.nan if reply.score is None else reply.score,
         "outcome": reply.outcome,
@@ -95,8 +63,8 @@ def check_options(**options) -> None:
         if options.get(name) and not os.path.isabs(options[name]):
             full = os.path.abspath(options[name])
             raise ValueError(f"{name} is read in other working folders, name it in full: {full}")
-    refuse_unknown(options, compute_score)
-    settings_of(**options_of(compute_score) | options).key()
+    o = Options.of(options)
+    o.url(), o.key()
 
 
 def bars(**options) -> dict:

@@ -16,6 +16,7 @@ import math
 from rewards import _served
 
 LIMITS_ITSELF = True
+Options = _served.Options
 
 
 async def compute_score(
@@ -26,24 +27,21 @@ async def compute_score(
     *,
     reward_router_address=None,  # from verl
     reward_model_tokenizer=None,
-    chat_template_kwargs=None,
-    timeout_s=600.0,
-    attempts=4,
-    max_tokens=None,
+    **options,
 ) -> dict:
     """Score one answer. extra_info: {"messages": the prompt}, from plugins.rollout.reward_manager.
 
-    ValueError where no model is served.
+    ValueError where no model is served, or for a bad option.
     """
     if reward_router_address is None:
         raise ValueError("reward=model scores inside of a run, where verl serves the model")
-    tokenizer, limits = reward_model_tokenizer, (timeout_s, attempts, max_tokens)
+    o, tokenizer = Options.of(options), reward_model_tokenizer
     prompt, answer, _ = _served.encode(
-        tokenizer, extra_info["messages"], solution_str, chat_template_kwargs
+        tokenizer, extra_info["messages"], solution_str, o.chat_template_kwargs
     )
     ids = [*prompt, *answer, tokenizer.eos_token_id]
     try:
-        scores = await _served.token_scores(reward_router_address, ids, *limits)
+        scores = await _served.token_scores(reward_router_address, ids, o)
     except _served.NotScored:
         return {"score": math.nan, "rm_failed": 1.0}
     return {"score": scores[-1], "rm_failed": 0.0}

@@ -19,42 +19,47 @@ other than blank lines, PRMs with a token for "+" and "-" or with two labels.
 """
 
 import math
-import re
-from bisect import bisect_left
-from itertools import accumulate, chain
+from typing import Literal
 
-from rewards import _served
+from pydantic import Field, model_validator
+
+from rewards import _options, _served
 from rewards._limits.calls import call
+from rewards._names import load
+from rewards._steps import join_steps, split_steps, tokens_at
 
 LIMITS_ITSELF = True
 
-BLANK_LINE = re.compile(r"\n\s*\n")
 AGGREGATES = {"min": min, "mean": lambda p: sum(p) / len(p), "prod": math.prod}
 
 
-def split_steps(text: str) -> list[tuple[int, int]]:
-    """(start, end) of each step in `text`, without the white space around it; none is empty."""
-    blanks = [blank.span() for blank in BLANK_LINE.finditer(text)]
-    edges = [0, *chain.from_iterable(blanks), len(text)]
-    spans = []
-    for start, end in zip(edges[::2], edges[1::2], strict=True):
-        step = text[start:end].strip()
-        if step:
-            start = text.index(step, start)
-            spans.append((start, start + len(step)))
-    return spans
+class Options(_served.Options):
+    outcome: str | None = None  # a reward by name; None: none
+    outcome_kwargs: dict = Field({})  # and its options
+    rm_coef: float = 1.0  # times each step's P(right)
+    reward_coef: float = 1.0  # times the outcome
+    # of the steps into the score: for advantage functions that don't use steps
+    aggregate: Literal["min", "mean", "prod"] | None = None
+
+    @model_validator(mode="after")
+    def _outcome_is_there(self):
+        if self.outcome:
+            try:
+                _options.check(load(self.outcome), self.outcome_kwargs)
+            except ValueError as error:
+                raise ValueError(f"outcome: {error}") from None
+        return self
 
 
-async def step_probabilities(address, tokenizer, messages, steps, template_kwargs, *limits):
+async def step_probabilities(address, tokenizer, messages, steps, options: Options):
     """P(step is right) of each step's text. Raises NotScored."""
-    text = "\n\n".join(steps)
-    prompt, answer, starts = _served.encode(tokenizer, messages, text, template_kwargs)
-    logits = await _served.token_scores(address, [*prompt, *answer], *limits)
+    text, ends = join_steps(steps)
+    prompt, answer, starts = _served.encode(tokenizer, messages, text, options.chat_template_kwargs)
+    logits = await _served.token_scores(address, [*prompt, *answer], options)
     if len(logits) != len(prompt) + len(answer):
         raise ValueError("reward=prm needs a ...ForTokenClassification: a score of every token")
-    ends = [end - 2 for end in accumulate(len(step) + 2 for step in steps)]
-    at = [len(prompt) + bisect_left(starts, end) - 1 for end in ends]  # holds the last character
-    return [1 / (1 + math.exp(-max(-700.0, logits[i]))) for i in at]
+    at = tokens_at(starts, ends)
+    return [1 / (1 + math.exp(-max(-700.0, logits[len(prompt) + i]))) for i in at]
 
 
 async def compute_score(
@@ -65,46 +70,36 @@ async def compute_score(
     *,
     reward_router_address=None,  # from verl
     reward_model_tokenizer=None,
-    outcome=None,
-    outcome_kwargs=None,
-    rm_coef=1.0,
-    reward_coef=1.0,
-    aggregate=None,
-    chat_template_kwargs=None,
-    timeout_s=600.0,
-    attempts=4,
-    max_tokens=None,
+    **options,
 ) -> dict:
     """Score one answer. extra_info: {"messages": the prompt} and what the outcome's reward needs.
 
-    ValueError where no model is served, or for an unknown aggregate.
+    ValueError where no model is served, or for a bad option.
     """
     if reward_router_address is None:
         raise ValueError("reward=prm scores inside of a run, where verl serves the model")
-    if aggregate not in (None, *AGGREGATES):
-        raise ValueError(f"unknown aggregate {aggregate!r}. There is: {', '.join(AGGREGATES)}")
+    o = Options.of(options)
     row = (data_source, solution_str, ground_truth, extra_info)
-    if outcome:
-        result = await call(f"pkg://rewards.{outcome}", "compute_score", row, outcome_kwargs or {})
+    if o.outcome:
+        result = await call(f"pkg://rewards.{o.outcome}", "compute_score", row, o.outcome_kwargs)
     else:
         result = {"score": 0.0}
     spans = split_steps(solution_str)
     result["outcome_score"] = result["score"]
-    result["score"] *= reward_coef
+    result["score"] *= o.reward_coef
     result |= {"steps": [], "step_count": float(len(spans)), "rm_failed": 0.0}
     if not spans:
         return result
     try:
         p = await step_probabilities(
             reward_router_address, reward_model_tokenizer, extra_info["messages"],
-            [solution_str[start:end] for start, end in spans],
-            chat_template_kwargs, timeout_s, attempts, max_tokens,
+            [solution_str[start:end] for start, end in spans], o,
         )  # fmt: skip
     except _served.NotScored:
         return result | {"score": math.nan, "rm_failed": 1.0}
-    if aggregate:
-        result["score"] += rm_coef * AGGREGATES[aggregate](p)
+    if o.aggregate:
+        result["score"] += o.rm_coef * AGGREGATES[o.aggregate](p)
     starts = [start for start, _ in spans]
     reach = zip(starts, [*starts[1:], len(solution_str)], p, strict=True)
-    result["steps"] = [(start, end, rm_coef * score) for start, end, score in reach]
+    result["steps"] = [(start, end, o.rm_coef * score) for start, end, score in reach]
     return result | {"step_mean": sum(p) / len(p), "step_min": min(p)}

@@ -9,7 +9,6 @@ import email.utils
 import hashlib
 import json
 import logging
-import random
 import time
 import urllib.request
 from contextlib import asynccontextmanager
@@ -18,13 +17,13 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from rewards._judge.settings import Settings, scrub
+from rewards import _backoff
+from rewards._judge.options import Options, scrub
 from rewards._judge.store import Store
 from rewards._judge.text import NoVerdict, fill, verdict
 
 logger = logging.getLogger(__name__)
 BODY_BYTES = 1 << 20  # of a reply
-MAX_PAUSE_S = 60  # of the back-off; Retry-After may ask for more
 RETRIED = {408, 409, 425, 429}  # and all of the server's own errors
 # Faults of the set-up, whatever is asked: by status, and by what OpenAI's error objects say.
 SETUP = {401: "the key is not accepted", 402: "no credit is left", 403: "the key may not do this",
@@ -43,7 +42,7 @@ class Reply(NamedTuple):
     text: str = ""  # for the log
     again: bool = False  # another attempt may help
     free: bool = False  # it has cost nothing
-    pause_s: float = 0.0  # the server's wish
+    wish_s: float = 0.0  # the pause that the server asks for
     calls: int = 0
     hit: bool = False  # known, or on its way for another row
 
@@ -51,26 +50,25 @@ class Reply(NamedTuple):
 class Judge:
     """One judge under one set of options, for one event loop."""
 
-    def __init__(self, settings: Settings):
-        self.settings, self.key = settings, settings.key()
-        self.store = Store(settings.folder, settings.max_calls)
-        self.slots = asyncio.Semaphore(settings.concurrency)
+    def __init__(self, options: Options):
+        self.options, self.url, self.key = options, options.url(), options.key()
+        self.store = Store(options.folder, options.max_calls)
+        self.slots = asyncio.Semaphore(options.concurrency)
         self.next_turn = 0.0
         self.asking: dict[str, asyncio.Task] = {}
         self.session, self.users = None, 0
         self.answered, self.failed_in_a_row, self.unusable = False, 0, ""
-        url = urlsplit(settings.url)
+        url = urlsplit(self.url)
         bypass = urllib.request.proxy_bypass(url.hostname)
         self.proxy = None if bypass else urllib.request.getproxies().get(url.scheme)
 
     async def score(self, texts: dict[str, str]) -> Reply:
         """The judge's score of a row, or why there is none; ValueError if nobody can get one."""
-        options = self.settings
-        roles = {"system": options.system, "user": options.template}
-        messages = [{"role": r, "content": fill(text, texts)} for r, text in roles.items() if text]
-        asked = {"model": options.model, "messages": messages, **json.loads(options.sampling)}
+        options, roles = self.options, self.options.texts.items()
+        messages = [{"role": role, "content": fill(text, texts)} for role, text in roles if text]
+        asked = {"model": options.model, "messages": messages, **(options.sampling or {})}
         body = json.dumps(asked, sort_keys=True).encode()
-        how = json.dumps([options.url, options.scale]).encode()
+        how = json.dumps([self.url, options.scale]).encode()
         request = hashlib.sha256(how + body).hexdigest()
         word = texts["id"] if "id" in options.names else None
         first = request not in self.asking
@@ -87,14 +85,14 @@ class Judge:
             self.failed_in_a_row = 0
         elif reply and not self.unusable:
             self.failed_in_a_row += 1
-            said = f"{reply.outcome}: {reply.text}"
+            why = f"{reply.outcome}: {reply.text}"
             if self.failed_in_a_row == 1:
                 logger.warning(
-                    "no score from the judge (the first in a row is told, all are counted): %s",
-                    said,
+                    "no score from the judge (only the first in a row is shown, all are counted): %s",
+                    why,
                 )
-            elif self.failed_in_a_row == self.settings.give_up_after:
-                self.unusable = f"{self.failed_in_a_row} in a row without a score (give_up_after), the last: {said}"
+            elif self.failed_in_a_row == self.options.give_up_after:
+                self.unusable = f"{self.failed_in_a_row} in a row without a score (give_up_after), the last: {why}"
         if self.unusable:
             raise ValueError(f"reward=judge can't go on: {self.unusable}")
 
@@ -129,16 +127,14 @@ class Judge:
 
     async def _ask(self, body: bytes, word: str | None) -> Reply:
         """Up to `attempts` requests, each counted before it is sent."""
-        options, calls, reply = self.settings, 0, Reply("timeout", text="no time was left")
+        options, calls, reply = self.options, 0, Reply("timeout", text="no time was left")
         await self._turn()
         deadline = time.monotonic() + options.total_timeout_s
         for attempt in range(options.attempts):
             if attempt:
-                longest = min(options.backoff_s * 2 ** min(attempt - 1, 30), MAX_PAUSE_S)
-                pause = reply.pause_s + random.uniform(0, longest)  # "full jitter"
-                if not reply.again or time.monotonic() + pause >= deadline:
+                wait = options.backoff_s, reply.wish_s, deadline
+                if not (reply.again and await _backoff.pause(attempt, *wait)):
                     break
-                await asyncio.sleep(pause)
                 await self._turn()
             if self.unusable or (left := deadline - time.monotonic()) <= 0:
                 break
@@ -155,10 +151,10 @@ class Judge:
 
     async def _turn(self) -> None:
         """Wait for this request's turn: they are spread evenly over the minute."""
-        if self.settings.requests_per_minute:
+        if self.options.requests_per_minute:
             now = time.monotonic()
             turn = max(now, self.next_turn)
-            self.next_turn = turn + 60 / self.settings.requests_per_minute
+            self.next_turn = turn + 60 / self.options.requests_per_minute
             await asyncio.sleep(turn - now)
 
     async def _post(self, body: bytes, word: str | None, timeout_s: float) -> Reply:
@@ -168,29 +164,29 @@ class Judge:
             headers["Authorization"] = f"Bearer {self.key}"
         try:
             async with self.session.post(
-                self.settings.url, data=body, headers=headers, proxy=self.proxy,
+                self.url, data=body, headers=headers, proxy=self.proxy,
                 allow_redirects=False,  # the key is for this address alone
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as answer:  # fmt: skip
-                said = bytearray()
+                content = bytearray()
                 async for part in answer.content.iter_chunked(1 << 16):
-                    said += part
-                    if len(said) > BODY_BYTES:
+                    content += part
+                    if len(content) > BODY_BYTES:
                         return Reply("bad_json", text=f"more than {BODY_BYTES} bytes")
-                status, pause_s = answer.status, retry_after(answer.headers.get("Retry-After"))
+                status, wish_s = answer.status, retry_after(answer.headers.get("Retry-After"))
         except asyncio.TimeoutError:
             return Reply("timeout", text=f"nothing whole within {timeout_s:.3g} s", again=True)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             nobody = isinstance(error, aiohttp.ClientConnectorError)
             return Reply("connection", text=type(error).__name__, again=True, free=nobody)
         try:
-            data = json.loads(said)
+            data = json.loads(content)
         except (ValueError, RecursionError):
             data = None
         if status == 200:
             self.answered = True
             return self._read(data, word)
-        return self._error(status, data, pause_s)
+        return self._error(status, data, wish_s)
 
     def _read(self, data: object, word: str | None) -> Reply:
         """A chat completion's score."""
@@ -202,26 +198,24 @@ class Judge:
         if reason in ("length", "content_filter") or not isinstance(content, str):
             return Reply("bad_json", text=f"the reply was cut off ({reason})")
         try:
-            return Reply("ok", verdict(content, word, *self.settings.scale))
+            return Reply("ok", verdict(content, word, *self.options.scale))
         except NoVerdict as why:
             return Reply("bad_json", text=str(why))
 
-    def _error(self, status: int, data: object, pause_s: float) -> Reply:
+    def _error(self, status: int, data: object, wish_s: float) -> Reply:
         """A status that isn't 200. A fault of the set-up ends it all, if nothing ever worked."""
         error = data.get("error", data) if isinstance(data, dict) else None
         error = error if isinstance(error, dict) else {"message": error or ""}
-        told = "" if status in (401, 403) else scrub(str(error.get("message", "")), self.key)
+        message = "" if status in (401, 403) else scrub(str(error.get("message", "")), self.key)
         why = SETUP_CODES.get(str(error.get("code"))) or SETUP.get(status, "")
         if status == 400 and error.get("param") == "model":
             why = SETUP[404]
-        text = ", ".join(filter(None, [f"status {status}", why, told]))
+        text = ", ".join(filter(None, [f"status {status}", why, message]))
         if why and not self.answered:
-            key = f"the key in ${self.settings.api_key_env}" if self.key else "no key"
-            self.unusable = (
-                f"{text}: model={self.settings.model!r} at {self.settings.url} with {key}"
-            )
+            key = f"the key in ${self.options.api_key_env}" if self.key else "no key"
+            self.unusable = f"{text}: model={self.options.model!r} at {self.url} with {key}"
         again = (status in RETRIED or status >= 500) and not why
-        return Reply("http_error", None, text, again, free=True, pause_s=pause_s)
+        return Reply("http_error", None, text, again, free=True, wish_s=wish_s)
 
 
 def retry_after(wish: str | None) -> float:
@@ -238,14 +232,14 @@ def retry_after(wish: str | None) -> float:
     return max(0.0, seconds) if seconds == seconds else 0.0
 
 
-_judges: dict[tuple[asyncio.AbstractEventLoop, Settings], Judge] = {}
+_judges: dict[tuple[asyncio.AbstractEventLoop, Options], Judge] = {}
 
 
-def judge_of(settings: Settings) -> Judge:
+def judge_of(options: Options) -> Judge:
     """The running event loop's judge under these options."""
-    key = (asyncio.get_running_loop(), settings)
+    key = (asyncio.get_running_loop(), options)
     if key not in _judges:
         for old in [old for old in _judges if old[0].is_closed()]:
             del _judges[old]
-        _judges[key] = Judge(settings)
+        _judges[key] = Judge(options)
     return _judges[key]

@@ -1,6 +1,7 @@
 """`python -m rewards NAME --file ...`: shapes of rows, the table, mistakes, and the data check."""
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -22,6 +23,12 @@ def db(tmp_path_factory):
 def run(*arguments):
     command = [sys.executable, "-m", "rewards", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def cells(done):
+    """The table: of each outcome count, share and mean score."""
+    lines = (re.split(r"\s{2,}", line) for line in done.stdout.splitlines())
+    return {outcome: rest for outcome, *rest in lines}
 
 
 def write(path, rows):
@@ -48,7 +55,7 @@ def test_scores_a_file(tmp_path, db):
     out = tmp_path / "scored.jsonl"
     done = run("sql", "--file", write(tmp_path / "rows.jsonl", rows_of(db)), "--out", out)
     assert done.returncode == 0, done.stderr
-    table = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
+    table = cells(done)
     assert table["match"] == ["2", "40.0%", "1.0000"]
     assert table["mismatch"] == ["1", "20.0%", "0.1000"]
     assert table["gold_error"] == ["1", "20.0%", "-"]
@@ -66,7 +73,7 @@ def test_options_reach_the_reward(tmp_path, db):
     path = write(tmp_path / "rows.jsonl", rows_of(db))
     done = run("sql", "--file", path, "--set", "shaping=skyrl", "workers=1", "--set", "mode=bird")
     assert done.returncode == 0, done.stderr
-    assert "no_sql                     1   20.0%     -1.0000" in done.stdout
+    assert cells(done)["no_sql"] == ["1", "20.0%", "-1.0000"]
 
 
 def test_parquet(tmp_path, db):
@@ -104,12 +111,12 @@ def test_bad_lines_are_numbered_and_the_rest_is_scored(tmp_path, db):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["sq"], ["unknown reward 'sq'", "did you mean sql?", "Available:", "sql"]),
-        (["_rows"], ["unknown reward", "Available:"]),
+        (["sq"], ["unknown reward 'sq'", "Did you mean sql?", "There is:", "sql"]),
+        (["_rows"], ["unknown reward", "There is:"]),
         (["sql", "--file", "/no/such/file.jsonl"], ["no such file: /no/such/file.jsonl"]),
         (
             ["sql", "--file", "ROWS", "--set", "shapping=arctic"],
-            ["unknown option", "did you mean shaping"],
+            ["unknown option", "Did you mean shaping?"],
         ),
         (
             ["sql", "--file", "ROWS", "--set", "shaping=dense"],
@@ -163,9 +170,9 @@ def test_rows_that_are_stopped_are_in_the_table(broken):
     hangs, dies = "while True: pass", "import os; os._exit(0)"
     done = broken("", hangs, dies, "", "", options=["--timeout", "0.5", "--set", "weight=0.5"])
     assert done.returncode == 0, done.stderr
-    assert "stopped: timeout           1   20.0%           -" in done.stdout
-    assert "stopped: crash             1   20.0%           -" in done.stdout
-    assert "good                       3   60.0%      0.5000" in done.stdout
+    table = cells(done)
+    assert table["stopped: timeout"] == table["stopped: crash"] == ["1", "20.0%", "-"]
+    assert table["good"] == ["3", "60.0%", "0.5000"]
     assert "rows.jsonl:2: stopped: timeout" in done.stderr
     assert "rows.jsonl:3: stopped: crash" in done.stderr
     assert "2 rows were stopped" in done.stderr and len(done.stderr.splitlines()) == 3

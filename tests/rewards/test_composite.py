@@ -114,23 +114,23 @@ def test_a_part_that_is_stopped_masks_the_sum():
     [
         ({"parts": None}, "needs parts"),
         ({"parts": {"exact": 0}}, "needs parts"),
-        ({"parts": ["exact"]}, "needs parts"),
-        ({"parts": {"exakt": 1}}, r"'exakt'.*did you mean 'exact'.*There is: .*length.*sql"),
+        ({"parts": ["exact"]}, "parts must be a mapping or null, not a list"),
+        ({"parts": {"exakt": 1}}, r"'exakt'.*Did you mean exact.*There is: .*length.*sql"),
         ({"parts": {"composite": 1}}, "unknown name in parts 'composite'"),
         ({"parts": {"prm": 1}}, "prm can't be in parts"),
-        ({"parts": {"exact": "1"}}, "weight of exact must be a finite number"),
-        ({"parts": {"exact": True}}, "weight of exact must be a finite number"),
+        ({"parts": {"exact": "1"}}, "weight of exact must be a number"),
+        ({"parts": {"exact": True}}, "weight of exact must be a number"),
         ({"options": {"math": {}}}, "'math'.*There is: exact, length"),
-        ({"options": ["length"]}, "options must be by part"),
-        ({"options": {"length": {"max_len": 9}}}, "did you mean 'max_length'"),
+        ({"options": ["length"]}, "options must be a mapping, not a list"),
+        ({"options": {"length": {"max_len": 9}}}, "Did you mean max_length\\?"),
         ({"options": {"length": {"cache": 0}}}, "cache must be"),
         ({"main": "math"}, "'math'.*There is: exact, length"),
-        ({"part": {}}, "did you mean 'parts'"),
+        ({"part": {}}, "Did you mean parts\\?"),
     ],
 )
 def test_bad_options(options, words):
     options = {"parts": PARTS} | options
-    for refuses in (lambda: score("x", **options), lambda: composite.check_options(**options)):
+    for refuses in (lambda: score("x", **options), lambda: composite.Options.of(options)):
         with pytest.raises(ValueError, match=words):
             refuses()
 
@@ -199,5 +199,5 @@ def test_from_the_command_line(tmp_path):
     assert done.stdout.splitlines()[1].split() == ["scored", "1", "100.0%", "0.9000"]
     wrong = [*command, 'parts={"exakt": 1}']
     done = subprocess.run(wrong, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and "did you mean 'exact'" in done.stderr
+    assert done.returncode == 2 and "Did you mean exact" in done.stderr
     assert len(done.stderr.splitlines()) == 1

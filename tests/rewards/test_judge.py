@@ -22,10 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from judge_server import KEY, Server, answer_in, good, in_turn, says, status
 
-from rewards import judge
+from rewards import _backoff, judge
 from rewards._judge import client as _judge_client
 from rewards._judge.client import retry_after
-from rewards._judge.settings import scrub, settings_of
+from rewards._judge.options import Options, scrub
 from rewards._judge.text import NoVerdict, fill, verdict
 from rewards._options import options_of
 
@@ -354,9 +354,9 @@ def test_retry_after_header():
 def test_pauses_double_with_full_jitter(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        _judge_client.random, "uniform", lambda low, high: asked.append((low, high)) or 0.0
+        _backoff.random, "uniform", lambda low, high: asked.append((low, high)) or 0.0
     )
-    monkeypatch.setattr(_judge_client, "MAX_PAUSE_S", 5)
+    monkeypatch.setattr(_backoff, "MAX_PAUSE_S", 5)
     once(status(500), attempts=6, backoff_s=1)
     assert asked == [(0, 1), (0, 2), (0, 4), (0, 5), (0, 5)]
 
@@ -704,7 +704,7 @@ def test_the_address_may_come_from_the_environment(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"concurency": 3}, "did you mean 'concurrency'?"),
+        ({"concurency": 3}, "Did you mean concurrency?"),
         ({"model": None}, "model: name the judge"),
         ({"base_url": None}, "base_url: where is the judge"),
         ({"base_url": "host/v1"}, "must be http(s)://HOST"),
@@ -812,8 +812,6 @@ def test_a_wrong_key_on_the_command_line_is_one_line(tmp_path):
 
 def test_every_option_of_the_config_file_is_one(composer):
     kwargs = composer("reward=judge").reward.custom_reward_function.reward_kwargs
-    assert set(kwargs) <= set(options_of(judge.compute_score))
+    assert set(kwargs) <= set(options_of(judge))
     given = {**kwargs, "model": "m", "base_url": "http://h/v1", "folder": "/x"}
-    assert (
-        settings_of(**options_of(judge.compute_score) | given).url == "http://h/v1/chat/completions"
-    )
+    assert Options.of(given).url() == "http://h/v1/chat/completions"
