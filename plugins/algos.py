@@ -25,13 +25,14 @@ VERLS = {"token_level_rewards", "response_mask", "index", "config", "reward_base
 
 
 class Declared(NamedTuple):
-    """What a file of algos/ declares at its top level."""
+    """What a file of algos/ declares at its top level.
+
+    Options are those of compute_advantage, with their defaults; None for one that is not a literal.
+    """
 
     functions: dict[str, tuple[str, ...]]  # name → names of its arguments
     constants: dict[str, Any]  # assigned literals
-    options: dict[
-        str, Any
-    ]  # of compute_advantage, with their defaults; None for one that is no literal
+    options: dict[str, Any]
 
 
 def declares(name: str) -> Declared:
@@ -55,7 +56,7 @@ def _declared(text: str) -> Declared:
                 options = _defaults(node.args)
         elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            with contextlib.suppress(ValueError):  # no literal
+            with contextlib.suppress(ValueError):  # not a literal
                 value = ast.literal_eval(node.value)
                 constants |= {x.id: value for x in targets if isinstance(x, ast.Name)}
     return Declared(functions, constants, options)
@@ -67,7 +68,7 @@ def _defaults(arguments: ast.arguments) -> dict[str, Any]:
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         if argument.arg not in VERLS:
             found[argument.arg] = None
-            with contextlib.suppress(ValueError):  # no literal
+            with contextlib.suppress(ValueError):  # not a literal
                 found[argument.arg] = ast.literal_eval(default) if default else None
     return found
 

@@ -84,9 +84,9 @@ def poll_replay_buffer(replay_buffer) -> None:
     would do, but verl then stops passing the settings of DAPO's group filter.
     LAB_POLL_INTERVAL_S sets the default.
     """
-    cls = replay_buffer.ReplayBuffer
+    buffer = replay_buffer.ReplayBuffer
     if interval := os.getenv("LAB_POLL_INTERVAL_S"):
-        cls.__init__ = functools.partialmethod(cls.__init__, poll_interval=float(interval))
+        buffer.__init__ = functools.partialmethod(buffer.__init__, poll_interval=float(interval))
 
 
 def seed_sft_order(distributed) -> None:
@@ -95,9 +95,9 @@ def seed_sft_order(distributed) -> None:
     So the order is that of seed 0 in every run; trainer.seed is read nowhere. LAB_SEED sets the
     sampler's default.
     """
-    cls = distributed.DistributedSampler
+    sampler = distributed.DistributedSampler
     if seed := os.getenv("LAB_SEED"):
-        cls.__init__ = functools.partialmethod(cls.__init__, seed=int(seed))
+        sampler.__init__ = functools.partialmethod(sampler.__init__, seed=int(seed))
 
 
 def time_sft_step(tracking) -> None:
@@ -105,8 +105,8 @@ def time_sft_step(tracking) -> None:
 
     It is the time since the last line that was logged, so the step after a checkpoint has that in it.
     """
-    cls = tracking.Tracking
-    init, log = cls.__init__, cls.log
+    tracker = tracking.Tracking
+    init, log = tracker.__init__, tracker.log
 
     @functools.wraps(init)
     def __init__(self, *args, **kwargs):
@@ -120,7 +120,7 @@ def time_sft_step(tracking) -> None:
         log(self, data, *args, **kwargs)
         self.logged = time.perf_counter()
 
-    cls.__init__, cls.log = __init__, log_step
+    tracker.__init__, tracker.log = __init__, log_step
 
 
 def log_probs_in_chunks(torch_functional) -> None:
@@ -196,8 +196,8 @@ def name_value_model(transformer_impl) -> None:
     `architectures` goes on naming the causal model, so a checkpoint's `hf_model` is saved as one
     (fsdp_checkpoint_manager.py:431), with a head that no language model has. Name what was loaded.
     """
-    cls = transformer_impl.FSDPEngineWithValueHead
-    build_module = cls._build_module
+    engine = transformer_impl.FSDPEngineWithValueHead
+    build_module = engine._build_module
 
     @functools.wraps(build_module)
     def _build_module(self):
@@ -206,7 +206,7 @@ def name_value_model(transformer_impl) -> None:
             module.config.architectures = [type(module).__name__]
         return module
 
-    cls._build_module = _build_module
+    engine._build_module = _build_module
 
 
 def adapter_of_value_model(transformer_impl) -> None:
@@ -215,8 +215,8 @@ def adapter_of_value_model(transformer_impl) -> None:
     PEFT then asks the model how it generates, which a value model can't: AttributeError (critics and
     reward models with LoRA). Without a task PEFT adapts all linear layers, the head's among them.
     """
-    cls = transformer_impl.FSDPEngineWithValueHead
-    build_lora_module = cls._build_lora_module
+    engine = transformer_impl.FSDPEngineWithValueHead
+    build_lora_module = engine._build_lora_module
 
     @functools.wraps(build_lora_module)
     def _build_lora_module(self, module):
@@ -227,4 +227,4 @@ def adapter_of_value_model(transformer_impl) -> None:
         finally:
             transformer_impl.LoraConfig = lora_config
 
-    cls._build_lora_module = _build_lora_module
+    engine._build_lora_module = _build_lora_module

@@ -59,7 +59,7 @@ class Prompt:
         self.failed = False
 
     def fail(self, error: BaseException) -> None:
-        """verl's word for a prompt whose group isn't complete; the error goes to the log."""
+        """Its group will not be complete, which verl calls a failure; the error goes to the log."""
         self.failed = True
         info = (type(error), error, error.__traceback__)
         logger.error(f"rollout of prompt {self.uid} failed", exc_info=info)
@@ -108,7 +108,7 @@ class BatchedAgentLoopWorker(AgentLoopWorker):
             await self._run_batch(prompts, "val" if validate else "train")
 
     async def _run_batch(self, prompts: list[Prompt], partition: str) -> None:
-        await self._tell(prompts, partition, ["running"] * len(prompts))
+        await self._mark(prompts, partition, ["running"] * len(prompts))
         try:
             await asyncio.gather(*[self._render(prompt) for prompt in prompts])
             await self._generate([prompt for prompt in prompts if not prompt.failed])
@@ -123,9 +123,9 @@ class BatchedAgentLoopWorker(AgentLoopWorker):
             for prompt in prompts:
                 prompt.fail(error)
         states = ["failure" if prompt.failed else "finished" for prompt in prompts]
-        await self._tell(prompts, partition, states)
+        await self._mark(prompts, partition, states)
 
-    async def _tell(self, prompts: list[Prompt], partition: str, states: list[str]) -> None:
+    async def _mark(self, prompts: list[Prompt], partition: str, states: list[str]) -> None:
         tags = [{"status": state} for state in states]
         keys = [prompt.uid for prompt in prompts]
         await tq.async_kv_batch_put(keys=keys, tags=tags, partition_id=partition)

@@ -17,7 +17,7 @@ from plugins.rollout.batched_rollout import BatchedAgentLoopManager, BatchedAgen
 
 
 class SamplingWorker(BatchedAgentLoopWorker):
-    """Our worker, told by the row."""
+    """Our worker; the row says how it is sampled."""
 
     def __init__(self, config, *args, **kwargs):
         super().__init__(config, *args, **kwargs)

@@ -9,8 +9,8 @@ themselves: each to the bytes it stands for, the bytes to characters. What "comp
   a character of several tokens    belongs to the last of them
   a token across the end of a span is the span's last one
   a special token                  has no characters: verl skips it when it decodes
-  bytes that are no character      (U+FFFD in the text) belong to the token after which it is clear
-                                   that they can be none, the last one at the latest
+  bytes that make no character     (U+FFFD in the text) belong to the token after which it is clear
+                                   that they never will, the last one at the latest
 Linear time for byte-level and SentencePiece tokenizers, with or without byte fallback. For any other
 (WordPiece, tokenizers in Python) the first token after which the decoded text reaches the span's
 end is found by bisection, in O(n log n) for each step.
@@ -43,8 +43,8 @@ def place(tokenizer, response_ids, score: float, steps=()) -> list[float]:
         steps: (start, end, score) each.
 
     Raises:
-        ValueError: a step is no such triple, is empty, lies outside of the text, or its score is no
-            finite number; the message names it.
+        ValueError: a step is not such a triple, is empty or outside of the text, or its score is
+            not finite; the message names it.
     """
     ids = list(response_ids)
     rewards = [0.0] * len(ids)
@@ -65,9 +65,13 @@ def _checked(step, length: int) -> tuple[int, float]:
         start, end, score = step
         start, end, score = operator.index(start), operator.index(end), float(score)
     except (TypeError, ValueError):
-        raise ValueError(f"step {step!r} is no (start, end, score)") from None
+        raise ValueError(
+            f"step {step!r} is not (start, end, score): two whole numbers and a number"
+        ) from None
     if not 0 <= start < end <= length:
-        raise ValueError(f"step {step!r} is no span of the response, which has {length} characters")
+        raise ValueError(
+            f"step {step!r} is not a span of the response, which has {length} characters"
+        )
     if not math.isfinite(score):
         raise ValueError(f"the score of step {step!r} is not finite")
     return end, score

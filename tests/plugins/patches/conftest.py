@@ -48,5 +48,5 @@ def patched(worlds):
 
 @pytest.fixture(scope="session")
 def found(worlds):
-    """Question → answer of verl with this project installed, and nothing said in the environment."""
+    """Question → answer of verl with this project installed, and no variable of its own set."""
     return answers(worlds / "found")

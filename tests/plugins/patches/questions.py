@@ -19,6 +19,10 @@ WORLDS = {
     # no environment at all: the entry point registers our platform, and verl finds no accelerator
     "found": {"VERL_USE_EXTERNAL_PLUGINS": "auto"},
 }  # fmt: skip
+SLOW = (
+    "torch", "transformers", "ray", "tensordict", "peft", "datasets",
+    "vllm.entrypoints.cli.serve", "vllm.v1.engine.async_llm", "vllm.lora.worker_manager",
+)  # fmt: skip
 ANSWERS = {  # what a reward returned: two prompts with two answers each, one of them not graded
     "a_0_0": {"score": 1.0, "work": 1.0, "band": "good"},
     "a_1_0": {"score": 0.0, "work": 0.0, "band": "poor"},
@@ -359,15 +363,7 @@ def ask(world: str) -> None:
 def main() -> None:
     global folder, model_path
     model_path, base = sys.argv[1], Path(sys.argv[2])
-    for module in (
-        "torch",
-        "transformers",
-        "ray",
-        "tensordict",
-        "peft",
-        "datasets",
-        "vllm.distributed.utils",
-    ):
+    for module in SLOW:
         __import__(module)
     assert "verl" not in sys.modules
     started = []

@@ -233,7 +233,7 @@ def test_a_token_across_the_end_of_a_span_counts(tokenizers):
         ((0, 5, 1.0), r"\(0, 5, 1.0\).* 4 characters"),
         ((0, 1, float("nan")), "nan.*not finite"),
         ((0, 1, float("inf")), "not finite"),
-        ((0, 1.5, 1.0), r"\(0, 1.5, 1.0\) is no \(start, end, score\)"),
+        ((0, 1.5, 1.0), r"\(0, 1.5, 1.0\) is not \(start, end, score\)"),
         ((0, 1), r"\(0, 1\) is no"),
         ((0, 1, "x"), "'x'"),
         (None, "None"),
@@ -244,7 +244,7 @@ def test_a_bad_step_is_named(tokenizers, step, words):
     ids = bytes_ids(tokenizer, b"abcd")
     with pytest.raises(ValueError, match=words):
         place(tokenizer, ids, 0.0, [(0, 1, 1.0), step])
-    with pytest.raises(ValueError, match=r"0 characters|is no |not finite"):
+    with pytest.raises(ValueError, match=r"0 characters|is not |not finite"):
         place(tokenizer, [], 0.0, [step])
 
 
@@ -261,9 +261,9 @@ def test_linear_time(tokenizers, name, text):
         steps = [(at, at + 1, 1.0) for at in range(0, len(decode(tokenizer, ids)), length // 20)]
         times = []
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()  # other processes do not count
             place(tokenizer, ids, 1.0, steps)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         return min(times)
 
     seconds(100)
@@ -280,5 +280,5 @@ def test_what_verl_decodes(tokenizers):
         text = tokenizer.decode(torch.tensor(ids), skip_special_tokens=True)
         assert text == decode(tokenizer, ids)
         token_of(tokenizer, ids, 0, len(text))
-        with pytest.raises(ValueError, match="no span"):
+        with pytest.raises(ValueError, match="not a span"):
             place(tokenizer, ids, 0.0, [(0, len(text) + 1, 1.0)])
