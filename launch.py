@@ -1,7 +1,7 @@
 """Run one job, or a sweep with -m: compose the config, check it, write it down, start verl.
 
     python launch.py algo=grpo model=qwen2_5_coder_1_5b hw=rtx4070 reward=sql dataset=spider
-    python launch.py                    GRPO on this CPU, of a tiny model; it says what it needs first
+    python launch.py                    GRPO with model=tiny on this CPU; it says what to run before
     python launch.py --help             all groups and their options
     python launch.py --cfg job          the whole config, without running anything
     python launch.py -m algo=grpo,rloo  one job after another, each in its own process and folder
@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from launcher import results, resume
-from preflight import names, prepare, resolvers
+from preflight import names, prepare, resolvers, reward_keys
 from preflight.mistakes import Mistake
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `start`, which prints a line or two
@@ -35,10 +35,11 @@ def job(config: DictConfig) -> None:
     from launcher import child  # --cfg job doesn't wait for these
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)
+    reward_keys.gather(config, HydraConfig.get().overrides.task)
     past = resume.Past(run_dir) if (run_dir / resume.RESOLVED).exists() else None
     try:
         config = past.go_on(config) if past else config
-        expected = prepare(config)
+        expected = prepare(config, show=print)
     except Mistake as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         ended.append(results.EndedJob(run_dir, 2))

@@ -1,5 +1,6 @@
 """The command line, as a user types it. Real runs are in test_runs.py."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -89,14 +90,33 @@ def test_a_run_is_not_overwritten(tmp_path):
 def test_a_sweep_goes_on_after_a_failed_job_and_prints_a_table(tmp_path):
     done = launch("-m", "lab.model.path=/nowhere/a,/nowhere/b", cwd=tmp_path)
     assert done.returncode == 2
-    assert len(re.findall(r"^  [01] .*exit 2", done.stdout, re.MULTILINE)) == 2, done.stdout
+    assert len(re.findall(r"^ +[01] .*exit 2", done.stdout, re.MULTILINE)) == 2, done.stdout
     assert "lab.model.path=/nowhere/b" in done.stdout
+
+
+def test_the_first_start_says_which_two_commands_come_before_it(tmp_path):
+    done = launch(cwd=tmp_path)
+    assert done.returncode == 2
+    assert "`make data D=sql_demo`" in done.stderr
+    assert "`python -m data_prep tiny_model`" in done.stderr
+
+
+def algorithms_in(source: str) -> set[str]:
+    """The options of algo= that a program's code names; comments and docstrings may."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(
+            node
+        ):
+            node.body[0].value.value = ""
+    return names.groups()["algo"].keys() & set(re.findall(r"\w+", ast.unparse(tree)))
 
 
 def test_launch_is_short_and_names_no_algorithm():
     source = (ROOT / "launch.py").read_text()
     assert len(source.splitlines()) < 120
-    code = source.split('"""', 2)[2]  # the docstring shows examples
-    assert not re.search(
-        rf"\b({'|'.join(names.groups()['algo'])})\b", code.replace('"sft" if', '"" if')
+    assert algorithms_in(source) == set()
+    named = (
+        '"""as sft"""\ndef job(kind):\n    """of rm"""\n    return kind == "dpo" or grpo()  # prm'
     )
+    assert algorithms_in(named) == {"dpo", "grpo"}

@@ -1,22 +1,17 @@
 """Tables and the page of the reward laboratory: one HTML file, with its plots in it."""
 
-import html
 import io
+from pathlib import Path
 from statistics import fmean, pstdev
 from typing import NamedTuple
 
-from rich.table import Table as Shown
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from tools._lab_attacks import ATTACKS
+from preflight.tables import text
+from tools._lab_attacks import ATTACKS, FREE
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: 1rem 0 } caption { text-align: left; font-weight: 600; padding: .4rem 0 }
-th, td { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }
-th:first-child, td:first-child, .text { text-align: left }
-.no { color: #b3261e; font-weight: 600 } .yes { color: #1b7f3b } svg { max-width: 100%; height: auto }
-pre { white-space: pre-wrap; background: #f5f5f5; padding: .5rem; overflow: auto; max-height: 12rem }
-"""
+TEMPLATE = "_lab_page.html.jinja"
 SHOWN_CHARACTERS = 600
 
 
@@ -27,36 +22,8 @@ class Table(NamedTuple):
     columns: list[str]
     rows: list[list[str]]
 
-    def __rich__(self) -> Shown:
-        table = Shown(
-            title=self.title,
-            title_justify="left",
-            title_style="bold",
-            box=None,
-            padding=(0, 2, 0, 0),
-        )
-        for i, column in enumerate(self.columns):
-            table.add_column(
-                column, justify="left" if i == 0 or column == "what" else "right", overflow="fold"
-            )
-        for row in self.rows:
-            table.add_row(*row)
-        return table
-
-    def html(self) -> str:
-        def cells(row: list[str], tag: str) -> str:
-            kinds = [' class="text"' if c == "what" else "" for c in self.columns]
-            kinds = [
-                f' class="{c}"' if c in ("yes", "no") else k
-                for c, k in zip(row, kinds, strict=True)
-            ]
-            parts = zip(row, kinds, strict=True)
-            return (
-                "<tr>" + "".join(f"<{tag}{k}>{html.escape(c)}</{tag}>" for c, k in parts) + "</tr>"
-            )
-
-        body = "".join(cells(row, "td") for row in self.rows)
-        return f"<table><caption>{html.escape(self.title)}</caption>{cells(self.columns, 'th')}{body}</table>"
+    def __str__(self) -> str:
+        return f"{self.title}\n\n{text(self.columns, self.rows)}\n"
 
 
 def by_kind(measured: dict) -> dict[str, list[dict]]:
@@ -82,7 +49,7 @@ def tables(measured: dict, bars: list, spreads: dict) -> list[Table]:
         Table(
             "Bars",
             ["bar", "holds", "what"],
-            [[b.name, "yes" if b.holds else "no", b.told] for b in bars],
+            [[b.name, "yes" if b.holds else "no", b.figures] for b in bars],
         ),
         Table(
             "Scores by kind of answer",
@@ -117,7 +84,8 @@ def plots(measured: dict, spreads: dict) -> str:
         squeeze=False,
     )
     for at, (name, found) in enumerate(reversed(kinds.items())):
-        color = "#b3261e" if name in ATTACKS else "#1b7f3b" if name == "reference" else "#456"
+        barred = name in ATTACKS and name not in FREE
+        color = "#b3261e" if barred else "#1b7f3b" if name == "reference" else "#456"
         heights = [
             at + 0.3 * ((i * 0.618) % 1 - 0.5) for i in range(len(found))
         ]  # apart, to be seen
@@ -142,14 +110,15 @@ def page(
     title: str, shown: list[Table], measured: dict, spreads: dict, examples: dict[str, str]
 ) -> str:
     """The whole page; `examples`: an answer of each kind."""
-    parts = [table.html() for table in shown]
-    texts = "".join(
-        f"<h3>{html.escape(kind.replace('_', ' '))}</h3><pre>{html.escape(text[:SHOWN_CHARACTERS])}"
-        f"{' …' if len(text) > SHOWN_CHARACTERS else ''}</pre>"
-        for kind, text in examples.items()
+    here = FileSystemLoader(Path(__file__).parent)
+    # autoescape: answers are a model's, and full of tags
+    template = Environment(
+        loader=here, autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    head = f"<meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"
-    return (
-        f"<!doctype html>{head}<h1>{html.escape(title)}</h1>{parts[0]}{plots(measured, spreads)}"
-        f"{''.join(parts[1:])}<h2>One answer of each kind</h2>{texts}\n"
+    return template.get_template(TEMPLATE).render(
+        title=title,
+        tables=shown,
+        plots=Markup(plots(measured, spreads)),
+        examples=examples,
+        most=SHOWN_CHARACTERS,
     )

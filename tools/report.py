@@ -1,9 +1,9 @@
-"""What a run of RL learned: a table before and after, three questions, a plot.
+"""What a run of RL has learned: held-out answers before and after it, some questions, a plot.
 
     python -m tools.report outputs/demo/2026-11-21_08-00-00/grpo
+    python -m tools.report RUN --all            every part of the reward, with its standard deviation
 
-Reads the validation answers of the first and the last validation (validation/STEP.jsonl) and
-metrics.jsonl of the run's folder; writes learning.png there.
+Reads the first and the last validation (RUN/validation/STEP.jsonl) and RUN/metrics.jsonl; writes RUN/learning.png.
 """
 
 import argparse
@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 from statistics import fmean, pstdev
 
+import yaml
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from launcher.progress import VALIDATION, pick, read_metrics
+from preflight import tables
 
 PARTS = {  # what the reward returned with each answer → what the table calls it
     "acc": "right answers",
@@ -57,12 +58,23 @@ def validations(run: Path) -> list[Path]:
     return sorted((run / "validation").glob("*.jsonl"), key=lambda file: int(file.stem))
 
 
-def comparison(before: list[dict], after: list[dict], everything: bool) -> Table:
+def title(run: Path, rows: list[dict]) -> str:
+    """What was compared: how many questions, and how they were answered, as far as the run's config says it."""
+    questions = len({row["input"] for row in rows})
+    each = "" if len(rows) == questions else f", {len(rows)} answers"
+    file = run / "resolved.yaml"
+    config = yaml.safe_load(file.read_text()) if file.exists() else {}
+    try:
+        sampled = config["actor_rollout_ref"]["rollout"]["val_kwargs"]["do_sample"]
+    except KeyError:
+        return f"{questions} held-out questions{each}"
+    return f"{questions} held-out questions{each or ', ' + ('sampled' if sampled else 'greedy') + ' answers'}"
+
+
+def comparison(before: list[dict], after: list[dict], everything: bool) -> str:
     """The table before and after: a few parts, or all of them with their standard deviations."""
-    table = Table(title=f"{len(after)} held-out questions, greedy answers", title_justify="left")
-    table.add_column("")
-    for column in ("before", "after", "change", *(("std before", "after") if everything else ())):
-        table.add_column(column, justify="right")
+    heads = ["", "before", "after", "change", *(("std before", "std after") if everything else ())]
+    lines = []
     for part, name in (parts_of(before + after) if everything else PARTS).items():
         old, new = numbers(before, part), numbers(after, part)
         if not old or not new:
@@ -70,12 +82,12 @@ def comparison(before: list[dict], after: list[dict], everything: bool) -> Table
         means = fmean(old), fmean(new)
         cells = [f"{means[0]:.3f}", f"{means[1]:.3f}", f"{means[1] - means[0]:+.3f}"]
         spread = [f"{pstdev(values):.3f}" for values in (old, new)] if everything else []
-        table.add_row(name, *cells, *spread)
-    return table
+        lines.append([name, *cells, *spread])
+    return tables.text(heads, lines)
 
 
 def examples(before: list[dict], after: list[dict], count: int) -> list[tuple[str, dict, dict]]:
-    """Questions to show: first those that became right, then those still wrong, then the others."""
+    """Questions to show: first those that became right, then those with no change, then those that became wrong."""
     old, new = ({row["input"]: row for row in rows} for rows in (before, after))
 
     def order(prompt: str) -> tuple:
@@ -138,17 +150,20 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m tools.report", description=__doc__.splitlines()[0]
     )
     parser.add_argument("run", type=Path, help="a run's folder")
-    parser.add_argument("--examples", type=int, default=3, help="questions to show")
-    parser.add_argument("--all", action="store_true", help="all parts of the reward, with spread")
+    parser.add_argument("--examples", type=int, default=3, help="questions to show (%(default)s)")
+    parser.add_argument(
+        "--all", action="store_true", help="every part of the reward, with its standard deviation"
+    )
     args = parser.parse_args(argv)
     files = validations(args.run)
     if len(files) < 2:
-        print(f"error: {args.run} has fewer than two validations in validation/", file=sys.stderr)
+        print(f"error: {args.run} has fewer than two validations to compare (validation/STEP.jsonl). A run of RL makes"
+              " one before it trains and one every trainer.test_freq steps.", file=sys.stderr)  # fmt: skip
         return 2
     before, after = answers(files[0]), answers(files[-1])
     console = Console(highlight=False, soft_wrap=True)
-    console.print()
-    console.print(comparison(before, after, args.all))
+    console.print(f"\n{title(args.run, after)}\n", markup=False)
+    console.print(comparison(before, after, args.all), markup=False)
     for prompt, old, new in examples(before, after, args.examples):
         console.print(Text(f"\n{question(prompt)}", style="bold"))
         for name, row in (("before", old), ("after", new)):
@@ -160,7 +175,9 @@ def main(argv: list[str] | None = None) -> int:
         console.print(Text(f"  reference      {one_line(reference)}", style="dim"))
     picture = args.run / "learning.png"
     plot(args.run, picture)
-    console.print(f"\nreward and validation over the steps: {picture}")
+    console.print(
+        f"\nplot of the reward and the validation over the steps: {picture}", markup=False
+    )
     return 0
 
 

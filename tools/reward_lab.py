@@ -8,10 +8,10 @@
 KEY=VALUE are overrides of launch.py: the reward is called as a run would call it. Prints tables and writes a page,
 outputs/reward_lab/REWARD-DATASET.html. Exit status 1 if a bar fails, each by its name, so that it can guard a CI:
 
-    reference answer       every reference answer scores at least what the reward promises, or more than empty ones
+    reference  every reference answer scores at least what the reward promises, or more than empty ones
     empty      the empty answer and random ones score at most what it promises
     range      every score is a number within the range that it promises, and none had to be stopped
-    attack:X   an attack of that name earns less than half the way from an empty answer to a reference answer one
+    attack:X   an attack of that name earns less than half the way from an empty answer to a reference answer
     signal     in at least --min-signal of the groups of sampled answers, scores differ (--answers, --model)
     time       99 of 100 calls, one after another, take at most --max-seconds
 
@@ -26,8 +26,6 @@ import time
 from pathlib import Path
 from statistics import fmean, median, pstdev
 from typing import NamedTuple
-
-from rich.console import Console
 
 from preflight import names, resolvers
 from preflight.checks.files import check_data_files
@@ -46,7 +44,7 @@ class Bar(NamedTuple):
 
     name: str
     holds: bool
-    told: str
+    figures: str
 
 
 def answers_of(subject: Subject, rows: list[dict], rng: random.Random) -> dict[str, list[tuple]]:
@@ -112,7 +110,7 @@ def spreads(sampled: list[list[dict]]) -> dict[str, tuple[float, float]]:
 def judge(
     subject: Subject, measured: dict, parts: dict, min_signal: float, max_seconds: float
 ) -> list[Bar]:
-    """Every bar that can be told; `parts`: what `spreads` says."""
+    """Every bar that can be measured; `parts`: what `spreads` found."""
     results, promised = measured["results"], subject.bars
     low, high = promised["range"]
     everything = [r for some in [*results.values(), *measured["sampled"]] for r in some]
@@ -131,9 +129,9 @@ def judge(
         )
         good = sum(score >= bar - 1e-9 for score in reference)
         missing = len(results["reference"]) - len(reference)
-        told = f"{good} of {len(results['reference'])} score at least {bar:.4g}, {missing} could not be graded;"
-        told += f" the lowest {min(reference):.4g}"
-        bars.append(Bar("reference", good == len(reference) and not missing, told))
+        figures = f"{good} of {len(results['reference'])} score at least {bar:.4g}, {missing} could not be graded;"
+        figures += f" the lowest {min(reference):.4g}"
+        bars.append(Bar("reference", good == len(reference) and not missing, figures))
     if promised["empty"] is not None and empty:
         bad = sum(score > least + 1e-9 for score in empty)
         bars.append(
@@ -190,7 +188,7 @@ def main(argv: list[str]) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, tell, write the page; 1 if a bar fails."""
+    """Measure, print, write the page; 1 if a bar fails."""
     config = names.composed(names.check_argv(args.overrides))
     subject, rng = Subject(config), random.Random(args.seed)
     if wrong := check_data_files(config):
@@ -214,9 +212,8 @@ def run(args: argparse.Namespace) -> int:
     tables = _lab_page.tables(measured, bars, parts)
     reward = subject.path.rpartition(".")[2] if "://" in subject.path else Path(subject.path).stem
     title = f"{reward} on {config.lab.dataset.dir}"
-    console = Console(highlight=False)
     for table in tables:
-        console.print(table, "")
+        print(table)
     page = (
         args.out
         or Path("outputs/reward_lab") / f"{title.replace(' on data/', '-').replace('/', '_')}.html"

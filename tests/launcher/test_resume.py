@@ -153,7 +153,7 @@ def test_what_was_chosen_for_a_run_stays(begin, go_on):
 
 def test_a_run_is_not_planned_anew(begin, go_on):
     folder = begin()
-    with pytest.raises(Mistake, match="lab.plan=auto chooses for a new run"):
+    with pytest.raises(Mistake, match="chooses for a new run"):
         go_on(folder, "lab.plan=auto")
 
 
@@ -230,6 +230,7 @@ def test_the_command_line(tmp_path, sql_demo, tiny_model):
     common = [f"lab.dataset.dir={sql_demo}", f"lab.model.path={tiny_model}"]
     done = launch("-m", "algo=grpo,rloo", *common, f"hydra.sweep.dir={tmp_path / 'sweep'}")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("has random weights") == 2
     job = tmp_path / "sweep/1"
     first = contents(job)
     for wrong, text in (

@@ -171,7 +171,7 @@ def test_a_sweep_runs_one_job_after_another(start, tmp_path):
         resolved = yaml.safe_load((tmp_path / f"sweep/{job}/resolved.yaml").read_text())
         assert resolved["actor_rollout_ref"]["actor"]["policy_loss"]["loss_mode"] == loss
         assert max(read_metrics(tmp_path / f"sweep/{job}/metrics.jsonl")) == STEPS
-    assert re.search(r"^\*  [01] ", output, re.MULTILINE), output
+    assert re.search(r"^\* +[01] ", output, re.MULTILINE), output
     assert "best validation" in output
 
 

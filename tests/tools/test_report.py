@@ -25,8 +25,8 @@ def folder(tmp_path):
 
 
 def row(text: str, name: str) -> list[str]:
-    line = next(line for line in text.splitlines() if f" {name} " in line)
-    return [cell.strip() for cell in line.split("│")[2:-1]]
+    line = next(line for line in text.splitlines() if line.startswith(f"{name}  "))
+    return line.removeprefix(name).split()
 
 
 def test_a_reward_without_right_and_wrong(folder, capsys):

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from tools import _lab_page
 from tools.reward_lab import main
 
 pytestmark = pytest.mark.usefixtures("own_hydra")
@@ -68,6 +69,15 @@ def test_an_honest_reward_passes(lab):
     assert page.startswith("<!doctype html>") and "<svg" in page and "keyword soup" in page
 
 
+def test_a_page_shows_answers_and_does_not_obey_them():
+    bad = "</pre><script>alert(1)</script>"
+    tables = [_lab_page.Table(bad, ["bar", "holds", "what"], [[bad, "no", bad]])]
+    measured = {"results": {"reference": [{"score": 1.0}]}, "sampled": []}
+    page = _lab_page.page(bad, tables, measured, {}, {bad: bad})
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert "<svg" in page and '<td class="no">no</td>' in page
+
+
 @pytest.mark.parametrize(
     ("name", "bars"),
     [
@@ -114,8 +124,8 @@ def test_parts_without_signal_are_named(lab, tmp_path):
     ("words", "told"),
     [
         (["reward=sqk"], "Did you mean sql?"),
-        (["reward=none"], "reward=none leaves it to verl"),
-        (["reward=model", "lab.reward_model.path=x"], "scores inside of a run only"),
+        (["reward=none"], "reward=none leaves scoring to verl"),
+        (["reward=model", "lab.reward_model.path=x"], "scores only inside a run"),
         (["reward=sql", "dataset=spider"], "no data file data/spider"),
         (["reward=sql", "reward.custom_reward_function.reward_kwargs.shapping=x"], "unknown key"),
     ],
