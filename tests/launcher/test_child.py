@@ -1,0 +1,68 @@
+"""The child process that verl runs in: whose Ray it uses, its command and its environment."""
+
+from pathlib import Path
+
+import pytest
+
+from launcher import child
+
+ADDRESS = "ray_kwargs.ray_init.address"
+
+
+@pytest.fixture
+def made(composer):
+    """`made("algo=sft")` → config, as resolved.yaml has it, and the command and the environment of its child."""
+
+    def make(*overrides: str):
+        config = composer(*overrides)
+        for root in config.lab.trainer.unused:
+            config._set_flag("struct", False)
+            config.pop(root, None)
+        return (
+            config,
+            child.command(config, Path("/run"), "/tmp/x", None),
+            child.environment(config),
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("exported", "overrides", "address"),
+    [("head:6379", [], "head:6379"), ("", [], None), ("local", [], None), (None, [], None),
+     ("head:6379", [f"{ADDRESS}=other:1"], "other:1"), ("head:6379", [f"{ADDRESS}=null"], None),
+     (None, [f"{ADDRESS}=auto"], "auto")],
+)  # fmt: skip
+def test_one_place_says_whose_ray_a_run_uses(made, monkeypatch, exported, overrides, address):
+    """The config's, of which $RAY_ADDRESS is the default; Ray itself would look at the variable again."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if exported is not None:
+        monkeypatch.setenv("RAY_ADDRESS", exported)
+    config, command, env = made(*overrides)
+    ray = config.ray_kwargs.ray_init
+    assert ray.address == address
+    assert "RAY_ADDRESS" not in env
+    own = address is None
+    assert child.makes_ray(config) == own
+    assert any("_temp_dir=" in word for word in command) == own
+    assert (ray.num_cpus is not None) == (ray.num_gpus is not None) == own  # Ray refuses both
+
+
+@pytest.mark.parametrize("algo", ["sft", "self_play"])
+def test_runs_without_a_ray_of_their_own(made, monkeypatch, algo):
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    config, command, env = made(f"algo={algo}")
+    assert not child.makes_ray(config) and not any("ray" in word for word in command)
+    assert env["RAY_ADDRESS"] == "head:6379"  # the stages of self-play join that Ray
+
+
+def test_sft_runs_under_torchrun_with_a_worker_a_gpu(made):
+    _, command, _ = made("algo=sft", "hw=cpu_x2")
+    assert "torch.distributed.run" in command and "--nproc_per_node=2" in command
+    assert command[-5:-3] == ["--config-name", "resolved"]
+
+
+def test_the_environment_has_what_the_config_adds(made):
+    _, _, env = made("+lab.env.MINE=3")
+    assert env["MINE"] == "3" and env["VERL_PLATFORM"] == "cpu"
+    assert env["PYTHONPATH"].split(":")[0] == str(child.ROOT)
