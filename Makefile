@@ -79,7 +79,7 @@ sweep: $(READY) ## several runs: make sweep ARGS="algo=grpo,rloo hw=cpu"
 	$(BIN)/python launch.py -m $(ARGS)
 
 test: $(READY) ## the tests, with one short real run of GRPO (under 10 minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not real" $(ARGS) || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not real and not slow" $(ARGS) || [ $$? -eq 5 ]
 	$(BIN)/python -m pytest -m "real and quick" $(ARGS) || [ $$? -eq 5 ]
 
 test-all: $(READY) ## all tests: every kind of real run, too

@@ -2,16 +2,18 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 import yaml
-from helpers import ROOT, resolved
+from helpers import ROOT, VERIFIED, resolved
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from preflight import machine, names
+from preflight.memory.plan import plan_of
 from preflight.mistakes import Mistake
 
 GPU = sorted(set(names.groups()["hw"]) - {"auto", "cpu", "cpu_x2"})
@@ -20,6 +22,11 @@ SETTINGS = {"attention", "remove_padding", "gradient_checkpointing", "weights_dt
             "rollout_dtype", "compile", "tokens_per_gpu", "samples_per_step", "sft_batch_size", "rollout_memory",
             "max_num_seqs", "max_num_batched_tokens", "enforce_eager", "free_cache", "prefork",
             "weight_bucket_mib", "dataloader_workers", "ray_cpus", "ray_gpus", "device"}  # fmt: skip
+SIZES = {
+    "1.5": "Qwen/Qwen2.5-1.5B-Instruct", "3": "Qwen/Qwen2.5-3B-Instruct", "4": "Qwen/Qwen3-4B",
+    "7": "Qwen/Qwen2.5-7B-Instruct", "8": "Qwen/Qwen3-8B", "14": "Qwen/Qwen2.5-14B-Instruct",
+    "32": "Qwen/Qwen2.5-32B-Instruct", "72": "Qwen/Qwen2.5-72B-Instruct",
+}  # fmt: skip
 RTX4090 = "NVIDIA GeForce RTX 4090, 24564, 8.9, GPU-{}"
 H100 = "NVIDIA H100 80GB HBM3, 81559, 9.0, GPU-{}"
 
@@ -77,8 +84,23 @@ def test_each_file_says_what_it_is_and_whether_anyone_tried():
         assert first == "# @package _global_" and second.startswith("# "), file
         assert len(rest) < 38, file
         if file.parent == machine.HW:
-            tried = "# verified: " in second
-            assert tried if file.stem.startswith("cpu") else second.endswith("# unverified"), file
+            verified = file.stem.startswith("cpu")
+            assert re.search(VERIFIED if verified else r"\. # unverified$", second), file
+            assert not re.search("# (un)?verified", "\n".join(rest)), file
+
+
+def test_the_first_line_promises_what_the_plan_finds(composer):
+    """`all weights up to 3B`: that size of Qwen fits, and the next does not. A LoRA is one of rank 32."""
+    for name in GPU:
+        line = names.groups()["hw"][name]
+        promised = re.findall(r"(all weights|LoRA) up to ([\d.]+)B", line)
+        assert promised, name
+        config = composer(f"hw={name}")
+        for what, size in promised:
+            config.lab.lora_rank = 32 if what == "LoRA" else 0
+            for number, fits in enumerate((True, False), list(SIZES).index(size)):
+                config.lab.model.path = list(SIZES.values())[number]
+                assert plan_of(config).fits is fits, f"hw={name}, {what}, {config.lab.model.path}"
 
 
 def test_sequences_are_packed_on_every_gpu(profiles):

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from launcher.best import best
 from preflight import names
 
-PRESETS = {name for name in names.groups()["experiment"] if name != "none"}
+PRESETS = set(names.groups()["experiment"])
 OWN_DATA = {"trading": ["--demo", "64"], "finance": ["--demo", "100"], "econ": []}  # to make some
 
 

@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SHARED = ROOT.parent / "shared" / "data"
 STEPS = 2  # of a real run
+# how a first line ends that says hardware, date and figure
+VERIFIED = re.compile(r"\. # verified: [^,]+, \d{4}-\d\d-\d\d, \S.*$")
 LEFT = re.compile(
     r"ray::|raylet|gcs_server|EngineCore|main_ppo|sft_trainer|algos\.\w+ --config|prefork\.py serve"
     r"|rewards\._limits\.worker|rewards\._sql\.worker"
