@@ -122,7 +122,11 @@ def check_lengths_of_rows(config: DictConfig) -> str | None:
     if not tokenizer_is_here(config):
         return Note(f"{trained(config)} is not on this machine: no row was measured.")
     parts, context = [], facts(trained(config)).get("max_position_embeddings")
-    for name, lengths, kind in measured(config):
+    try:
+        found = list(measured(config))
+    except ValueError as error:  # by the template, as our trainers would find out
+        return f"{error}: change lab.model.chat_template_kwargs, or take another model."
+    for name, lengths, kind in found:
         most = OmegaConf.select(config, kind.key)
         share = sum(length > most for length in lengths) / len(lengths)
         what = f"{share:.0%} of {len(lengths)} rows of data.{name}_files have more than {kind.key}={most} tokens"

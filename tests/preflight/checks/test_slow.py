@@ -4,11 +4,14 @@ import contextlib
 import io
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 from preflight_helpers import all_checks, caught
 
+from algos._pairs import Chains, Pairs
 from preflight.checks import Note
+from preflight.checks.slow_lengths import Renderer, kind_of
 from preflight.verdict import verdict
 
 REWARDS = """
@@ -71,6 +74,28 @@ def test_lengths_that_are_no_mistake(real, overrides, words):
 )  # fmt: skip
 def test_lengths_that_are(real, overrides, words):
     assert words in caught("check_lengths_of_rows", real(*overrides))
+
+
+@pytest.mark.parametrize(("algo", "items"), [("dpo", Pairs), ("prm", Chains)])
+def test_lengths_are_those_that_are_trained_on(real, algo, items):
+    config = real(f"algo={algo}", "data.max_length=9999")
+    renderer = Renderer(config)
+    dataset = items(config.data.train_files, renderer.tokenizer, config.data)
+    length = kind_of(config, renderer).length
+    rows = pq.read_table(config.data.train_files).to_pylist()
+    trained = [max(len(sequence["input_ids"]) for sequence in item) for item in dataset]
+    assert [length(row) for row in rows] == trained
+
+
+def test_a_template_that_rewrites_the_prompt(real):
+    """Our trainers tokenise prompt and answer apart, and refuse it at the first row."""
+    text = "{% if add_generation_prompt %}a{% else %}b{% endif %}"
+    template = f"++data.apply_chat_template_kwargs={{chat_template: '{text}'}}"
+    check = all_checks()["check_lengths_of_rows"]
+    line = check(real("algo=dpo", template))
+    assert not isinstance(line, Note) and "renders a prompt in another way" in line
+    assert "lab.model.chat_template_kwargs" in line
+    assert isinstance(check(real("algo=sft", template)), Note)
 
 
 def test_a_context_that_is_too_short(real, tiny_model, tmp_path):
