@@ -19,7 +19,7 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from preflight import names
+from preflight import names, reward_keys
 from preflight.mistakes import Mistake
 
 RESOLVED = "resolved.yaml"
@@ -50,8 +50,10 @@ class Past:
 
     def __init__(self, run_dir: Path):
         self.run_dir = run_dir
-        self.saved = yaml.safe_load((run_dir / OVERRIDES).read_text())
+        self.saved = reward_keys.short(yaml.safe_load((run_dir / OVERRIDES).read_text()))
         self.resolved = OmegaConf.load(run_dir / RESOLVED)
+        reward_keys.gather(self.resolved, self.saved)  # of a run from before lab.reward
+        OmegaConf.resolve(self.resolved)
         record = run_dir / "run.json"
         attempts = json.loads(record.read_text())["attempts"] if record.exists() else []
         self.starts = max(1, len(attempts))
@@ -76,6 +78,7 @@ class Past:
                 "lab.plan=auto chooses for a new run; a run that goes on keeps its sizes."
             )
         before = compose(hydra.job.config_name, overrides=list(filter(is_there, self.saved)))
+        reward_keys.gather(before, self.saved)
         now = config.copy()
         for made in (before, now):
             OmegaConf.set_struct(made, False)
@@ -89,8 +92,9 @@ class Past:
             value = OmegaConf.select(self.resolved, key, default=NONE)
             if value is not NONE:
                 OmegaConf.update(before, key, value, merge=False)
-        raw = plain(OmegaConf.load(self.run_dir / COMPOSED)), plain(before), plain(now)
-        self.composed = together(*raw)
+        written = OmegaConf.load(self.run_dir / COMPOSED)
+        reward_keys.gather(written, self.saved)
+        self.composed = together(plain(written), plain(before), plain(now))
         for made in (before, now):
             OmegaConf.resolve(made)
         old, today = plain(self.resolved), plain(before)

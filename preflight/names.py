@@ -7,6 +7,7 @@ import yaml
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from preflight import reward_keys
 from preflight.mistakes import Mistake, nearest, unknown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +60,7 @@ def check_argv(argv: list[str]) -> list[str]:
             raise Mistake(f"{key}: no secret on the command line: it would be written into the run's folder."
                           " Put it into the environment.")  # fmt: skip
     run = resumed(argv)
-    argv = [arg for arg in argv if not arg.startswith("resume=")]
+    argv = reward_keys.short(arg for arg in argv if not arg.startswith("resume="))
     if run:
         if MULTIRUN.intersection(argv):
             raise Mistake(f"resume={run} goes on with one run, and -m starts several: leave out -m.")
@@ -108,7 +109,7 @@ def saved_overrides(run: Path, more: list[str]) -> list[str]:
     file = run / ".hydra" / "overrides.yaml"
     if not file.is_file():
         raise Mistake(f"resume={run}: no run there (no {file})")
-    saved = {split(arg)[0]: arg for arg in yaml.safe_load(file.read_text())}
+    saved = {split(arg)[0]: arg for arg in reward_keys.short(yaml.safe_load(file.read_text()))}
     more = [  # a key that the run has added is there
         f"++{arg}" if saved.get(split(arg)[0], "").startswith("+") and arg[0] not in "+~" else arg
         for arg in more
@@ -134,11 +135,13 @@ def composed(overrides: list[str]) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
 
+    overrides = reward_keys.short(overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides=overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(config)
     with open_dict(config):
         del config["hydra"]
+    reward_keys.gather(config, overrides)
     return config
 
 

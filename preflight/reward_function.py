@@ -10,8 +10,10 @@ from types import ModuleType
 from omegaconf import DictConfig, OmegaConf
 
 from preflight.facts import is_sft
-from preflight.mistakes import nearest
+from preflight.mistakes import nearest, unknown
 from preflight.names import ROOT
+
+ROW = ("data_source", "solution_str", "ground_truth", "extra_info")  # verl gives these itself
 
 
 def chosen(config: DictConfig) -> DictConfig | None:
@@ -39,13 +41,11 @@ def file_fault(config: DictConfig) -> str | None:
     function = chosen(config)
     if function is None:
         return None
-    path = function.path.removeprefix("file://")
-    if path.startswith("pkg://"):
-        module = path.removeprefix("pkg://").replace("/", ".")
-        path = file_of_module(module)
-        if path is None:
-            known = [p.stem for p in (ROOT / "rewards").glob("*.py") if not p.stem.startswith("_")]
-            return f"no reward module {module}.{nearest(module.rpartition('.')[2], known)}"
+    path = source_of(function)
+    if path is None:
+        module = function.path.removeprefix("pkg://").replace("/", ".")
+        known = [p.stem for p in (ROOT / "rewards").glob("*.py") if not p.stem.startswith("_")]
+        return f"no reward module {module}.{nearest(module.rpartition('.')[2], known)}"
     if not Path(path).is_file():
         return f"no reward file {path}"
     try:
@@ -56,6 +56,14 @@ def file_fault(config: DictConfig) -> str | None:
     if function.name not in names:
         return f"{os.path.relpath(path)} has no function {function.name!r}.{nearest(function.name, names)}"
     return None
+
+
+def source_of(function: DictConfig) -> str | None:
+    """The path of the reward's file, whether it is there or not; None for a module that nobody has."""
+    path = function.path.removeprefix("file://")
+    if path.startswith("pkg://"):
+        return file_of_module(path.removeprefix("pkg://").replace("/", "."))
+    return path
 
 
 def file_of_module(module: str) -> str | None:
@@ -79,14 +87,39 @@ def names_in(tree: ast.Module):
 
 
 def options_fault(config: DictConfig) -> str | None:
-    """What a reward of ours says of its options: `check_options`, else `bars`, which looks at all of them."""
-    if not (found := own_reward(config)):
+    """What the reward would refuse of its options at the first answer.
+
+    A reward of this project is asked (its class Options, then `check_options` if it looks at the machine, too);
+    of another one the names are compared with the parameters of its function, which is not imported.
+    """
+    function = chosen(config)
+    if function is None or file_fault(config):
         return None
-    reward, options = found
-    look = getattr(reward, "check_options", None) or getattr(reward, "bars", None)
-    try:
-        if look:
-            look(**options)
-    except (TypeError, ValueError) as error:
-        return f"reward={reward.__name__.rpartition('.')[2]}: {error}"
+    if function.name == "compute_score" and (found := own_reward(config)):
+        from rewards import _options  # pydantic takes a quarter of a second
+
+        reward, options = found
+        try:
+            if look := getattr(reward, "check_options", None):
+                look(**options)
+            _options.check(reward, options)
+        except ValueError as error:
+            return f"reward={reward.__name__.rpartition('.')[2]}: {error}"
+        return None
+    path = str(source_of(function))
+    known = parameters(ast.parse(Path(path).read_text()), function.name)
+    for name in function.get("reward_kwargs") or {} if known is not None else ():
+        if name not in known:
+            return f"{os.path.relpath(path)}: {unknown('option', name, known)}"
+    return None
+
+
+def parameters(tree: ast.Module, name: str) -> list[str] | None:
+    """The options of a function: its parameters but for the row's; None if it takes any, or isn't defined here."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
+            if node.args.kwarg:
+                return None
+            names = [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
+            return [name for name in names if name not in ROW]
     return None

@@ -41,7 +41,8 @@ class Options(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs):
         # `of` gives the same object for the same options, so that it can be a part of other keys.
-        cls.__hash__, cls.__eq__ = object.__hash__, object.__eq__
+        cls.__hash__ = object.__hash__  # type: ignore[method-assign]
+        cls.__eq__ = object.__eq__  # type: ignore[method-assign]
 
     @classmethod
     def of(cls, options: Mapping):
@@ -110,8 +111,9 @@ def _wanted(field: FieldInfo) -> str:
     limits = [f", {word} {getattr(limit, bound):g}" for bound, word in BOUNDS.items()
               for limit in field.metadata if hasattr(limit, bound)]  # fmt: skip
     full = " that is not empty" if any(hasattr(m, "min_length") for m in field.metadata) else ""
-    words = [f"{WORDS[kind]}{full}{''.join(limits)}" for kind in _kinds(field.annotation)]
-    return " or ".join(words)
+    more = dict.fromkeys((int, float), "".join(limits)) | {list: full}
+    words = [WORDS[kind] + more.get(kind, "") for kind in _kinds(field.annotation)]
+    return (", or " if limits else " or ").join(words)
 
 
 def _shown(value, field: FieldInfo) -> str:

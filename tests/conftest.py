@@ -20,7 +20,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import open_dict
 from sql_helpers import make_database
 
-from preflight import machine, names, resolvers
+from preflight import machine, names, resolvers, reward_keys
 
 # a slow machine is no failure
 hypothesis.settings.register_profile(
@@ -72,10 +72,12 @@ def composer():
     GlobalHydra.instance().clear()
 
     def composed(*overrides: str) -> bytes:
-        config = compose("config", overrides=list(overrides), return_hydra_config=True)
+        overrides = reward_keys.short(overrides)
+        config = compose("config", overrides=overrides, return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             del config["hydra"]
+        reward_keys.gather(config, overrides)
         return pickle.dumps((config, HydraConfig.instance().cfg))
 
     once = functools.cache(composed)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from preflight.checks.reward_options import check_reward_options
 
-OPTIONS = "reward.custom_reward_function.reward_kwargs"
+OPTIONS = "lab.reward"
 GIVEN = {"reward": "judge", f"{OPTIONS}.model": "m", f"{OPTIONS}.base_url": "http://127.0.0.1:1/v1"}
 
 

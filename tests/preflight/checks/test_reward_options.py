@@ -76,3 +76,52 @@ def test_the_default_ones_are_in_what_verl_gets(composer):
         before = parts_of(config)
         OmegaConf.resolve(config)
         assert parts_of(config) == before
+
+
+OWN = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, *, bonus=0.0):
+    return bonus
+
+async def with_default(data_source, solution_str, ground_truth, extra_info=None, weight=1.0):
+    return weight
+
+def takes_all(data_source, solution_str, ground_truth, extra_info=None, **options):
+    return 0.0
+"""
+
+
+@pytest.fixture
+def own(composer, tmp_path):
+    """`own("lab.reward.bonus=1", name="...")` → the config of a reward in a file of one's own."""
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+
+    def make(*overrides, name="compute_score"):
+        key = "reward.custom_reward_function"
+        return composer("reward=none", f"{key}.path={file}", f"{key}.name={name}", *overrides)
+
+    return make
+
+
+def test_options_of_a_file_of_ones_own_need_no_plus(own):
+    for config in (own("lab.reward.bonus=0.1"), own(KWARGS + "bonus=0.1")):
+        assert check_reward_options(config) is None
+        assert parts_of(config) == {"bonus": 0.1}
+    assert check_reward_options(own("lab.reward.weight=2", name="with_default")) is None
+    assert check_reward_options(own("lab.reward.whatever=2", name="takes_all")) is None
+
+
+def test_a_misspelt_option_of_a_file_of_ones_own(own):
+    for name, option, near in (
+        ("compute_score", "bonsu", "bonus"),
+        ("with_default", "wieght", "weight"),
+    ):
+        said = caught("check_reward_options", own(f"lab.reward.{option}=1", name=name))
+        assert f"mine.py: unknown option {option!r}. Did you mean {near}? There is: {near}" in said
+    said = caught("check_reward_options", own("lab.reward.solution_str=x"))
+    assert "unknown option 'solution_str'" in said  # verl gives that itself
+
+
+def test_a_presets_option_does_not_reach_another_function(own):
+    config = own("experiment=demo_grpo", "lab.reward.bonus=0.1")
+    assert check_reward_options(config) is None and parts_of(config) == {"bonus": 0.1}
