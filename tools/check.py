@@ -10,35 +10,36 @@ started. `lab.preflight.skip=[NAME,...]` leaves checks out. Exit status 2 if any
 import argparse
 import sys
 
-from omegaconf import DictConfig
-
 from preflight import names, resolvers
-from preflight.checks import DEFAULT, SLOW, Note, findings
+from preflight.checks import DEFAULT, SLOW, Finding
+from preflight.preparation import Preparation
 from tools import guarded, plan
 
 WIDTH = 28  # of a check's name
-TELL_S = 1.0  # how long a check took is told from here on
+SHOWN_S = 1.0  # from here on, how long a check took is shown
 
 
-def run_checks(config: DictConfig) -> list[str]:
-    """Print a line a check; returns the names of those that found something wrong."""
-    wrong = []
-    for name, said, seconds in findings(config, DEFAULT, SLOW):
-        bad = said is not None and not isinstance(said, Note)
-        wrong += [name] if bad else []
-        name, took = name.removeprefix("check_"), f" ({seconds:.1f} s)" if seconds >= TELL_S else ""
-        print(f"{name:<{WIDTH}}{'WRONG: ' if bad else ''}{said or 'ok'}{took}", flush=True)
-    return wrong
+def name_of(found: Finding) -> str:
+    """The check's name, as `lab.preflight.skip` takes it."""
+    return found.name.removeprefix("check_")
+
+
+def line(found: Finding) -> str:
+    """What a check has found."""
+    took = f" ({found.seconds:.1f} s)" if found.seconds >= SHOWN_S else ""
+    return f"{name_of(found):<{WIDTH}}{'WRONG: ' if found.is_wrong else ''}{found.message or 'ok'}{took}"
 
 
 def show(overrides: list[str]) -> int:
     """Print checks and plan; 2 if anything is wrong."""
     config = names.composed(names.check_argv(overrides))
-    expected, _ = plan.told(config)  # first: lab.plan=auto chooses before the checks look
-    wrong = run_checks(config)
-    print(f"\n{expected}\n")
+    preparation, wrong = Preparation(config), []
+    for found in preparation.findings(DEFAULT, SLOW):
+        print(line(found), flush=True)
+        wrong += [name_of(found)] if found.is_wrong else []
+    print(f"\n{plan.describe(config, preparation.expected)}\n")
     if wrong:
-        print(f"{len(wrong)} wrong: {', '.join(name.removeprefix('check_') for name in wrong)}")
+        print(f"{len(wrong)} wrong: {', '.join(wrong)}")
         return 2
     print("nothing is wrong: `python launch.py` with the same words starts it")
     return 0

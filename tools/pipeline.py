@@ -21,11 +21,9 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from launcher.results import Result, table
+from launcher.results import EndedJob, jobs_table
 from launcher.stages import finished
-from preflight import names, resolvers
-from preflight.checks import refuse
-from preflight.memory.forecast import forecast
+from preflight import names, prepare, resolvers
 from preflight.mistakes import Mistake
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
@@ -69,8 +67,7 @@ class Stage:
             reward, path = list(rewards.items())[-1]
             self.overrides += [f"reward={reward}", f"lab.reward_model.path={path}"]
         else:
-            forecast(config)  # lab.plan=auto chooses before the checks look
-            refuse(config)  # all but what the stages before it will leave
+            prepare(config)  # all but what the stages before it will leave
 
     def run(self, policy: Path | None) -> int:
         """Run it, or go on with it; returns the exit status."""
@@ -113,7 +110,7 @@ def plan(given: list[str], folder: Path) -> list[Stage]:
 
 def run(stages: list[Stage]) -> int:
     """All stages that are still to do; the exit status of the last one that ran."""
-    policy, results = None, []
+    policy, jobs = None, []
     for number, stage in enumerate(stages, 1):
         print(f"\n[{number}/{len(stages)}] {stage.name}", flush=True)
         code = 0
@@ -121,12 +118,12 @@ def run(stages: list[Stage]) -> int:
             print(f"is done: {stage.folder}")
         else:
             code = stage.run(policy)
-        results.append(Result(stage.folder, code))
+        jobs.append(EndedJob(stage.folder, code))
         if code:
             break
         if not stage.makes:
             policy = stage.folder
-    print(table(results, best=False))
+    print(jobs_table(jobs, best=False))
     if code:
         print(f"\nstage {stage.name} ended with exit status {code}; with --dir {stage.folder.parent} the same"
               " command goes on from here", file=sys.stderr)  # fmt: skip

@@ -12,41 +12,46 @@ import sys
 from omegaconf import DictConfig
 
 from launcher.progress import span
-from launcher.results import total_steps
 from preflight import names, resolvers
-from preflight.memory.fit import refused
-from preflight.memory.forecast import Forecast, forecast
+from preflight.memory.cures import refusal
+from preflight.memory.forecast import Forecast, total_steps
 from preflight.models import trained
+from preflight.preparation import Preparation
 from tools import guarded
 
 
-def duration(found: Forecast, steps: int | None) -> str:
-    """Of the whole run, without its start and its validations; nothing where the steps are not known."""
-    if not found.estimate or not steps:
-        return ""
-    return f"{steps} steps: about {span(steps * found.estimate.step_s)}, without the start and validations"
-
-
-def told(config: DictConfig) -> tuple[str, bool]:
-    """The plan of a composed config as text, and whether it fits (or nothing is known)."""
-    found, hw = forecast(config), config.lab.hw
+def subject(config: DictConfig) -> str:
+    """Which model is trained, and where."""
+    hw = config.lab.hw
     nodes = f"{hw.nodes} nodes of " if hw.nodes > 1 else ""
     where = "this CPU" if hw.device == "cpu" else f"{nodes}{hw.gpus_per_node} × {hw.memory_gib} GiB"
     lora = f", LoRA of rank {config.lab.lora_rank}" if config.lab.lora_rank else ""
-    parts = [f"{trained(config)}{lora} on {where}", found.text()]
-    if found.plan is None:
-        return "\n\n".join(parts), True
-    wrong = refused(config)
-    return "\n\n".join(
-        filter(None, [*parts, duration(found, total_steps(config)), wrong])
-    ), wrong is None
+    return f"{trained(config)}{lora} on {where}"
+
+
+def duration(config: DictConfig, expected: Forecast) -> str:
+    """Of the whole run, without its start and its validations; nothing where the steps are not known."""
+    if not expected.estimate or not (steps := total_steps(config)):
+        return ""
+    seconds = steps * expected.estimate.step_s
+    return f"{steps} steps: about {span(seconds)}, without the start and validations"
+
+
+def describe(config: DictConfig, expected: Forecast) -> str:
+    """What is expected of a run, for a person."""
+    parts = [subject(config), expected.text(), duration(config, expected)]
+    return "\n\n".join(filter(None, parts))
 
 
 def show(argv: list[str]) -> int:
     """Print the plan; 1 if it doesn't fit."""
-    text, fits = told(names.composed(names.check_argv(argv)))
-    print(text)
-    return 0 if fits else 1
+    config = names.composed(names.check_argv(argv))
+    expected = Preparation(config).expected
+    print(describe(config, expected))
+    wrong = refusal(config, expected.plan) if expected.plan else None
+    if wrong:
+        print(f"\n{wrong}")
+    return 1 if wrong else 0
 
 
 def main(argv: list[str]) -> int:

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from preflight.checks.values import unusable
 from preflight.facts import is_rl
-from preflight.memory import fit
-from preflight.memory.sizes import setup_of
+from preflight.memory import cures
+from preflight.memory.forecast import Forecast
+from preflight.memory.sizes import Setup
 from preflight.memory.training import GIB, Engine
 from preflight.mistakes import unknown
-from preflight.models import UnknownModel
 
 PLANS = ("check", "auto", "off")
 
@@ -22,9 +21,9 @@ def check_plan(config: DictConfig) -> str | None:
     return None if config.lab.plan in PLANS else unknown("lab.plan", config.lab.plan, PLANS)
 
 
-def check_fit(config: DictConfig) -> str | None:
+def check_fit(config: DictConfig, expected: Forecast) -> str | None:
     """The memory of every phase of a step, and the shortest change that makes it fit."""
-    return None if config.lab.plan == "off" or unusable(config) else fit.refused(config)
+    return cures.refusal(config, expected.plan) if expected.plan else None
 
 
 def bytes_of(e: Engine, contents: list[str]) -> float:
@@ -46,40 +45,33 @@ def kept(config: DictConfig, key: str, steps: int | None) -> float:
     return min(made, most + 1 if most else math.inf)
 
 
-def check_checkpoint_space(config: DictConfig) -> str | None:
-    """Room for the checkpoints that are kept; verl fails while it writes, hours after the start."""
-    if unusable(config):
-        return None  # another check says so
-    try:
-        setup = setup_of(config)
-    except UnknownModel:
-        return None
-    steps = config.trainer.total_training_steps
+def saved(config: DictConfig, setup: Setup) -> list[tuple[Engine, list[str], str]]:
+    """Of each model with checkpoints: its sizes, what of it is saved, the key of how many are kept."""
     if not is_rl(config):
-        parts = [(setup.actor, config.checkpoint.save_contents, "trainer.max_ckpt_to_keep")]
-    else:
-        contents = config.actor_rollout_ref.actor.checkpoint.save_contents
-        parts = [(setup.actor, contents, "trainer.max_actor_ckpt_to_keep")]
-        if setup.critic:
-            parts.append(
-                (
-                    setup.critic,
-                    config.critic.checkpoint.save_contents,
-                    "trainer.max_critic_ckpt_to_keep",
-                )
-            )
-    need = 0.0
-    for engine, contents, key in parts:
-        count = kept(config, key, steps)
+        return [(setup.actor, list(config.checkpoint.save_contents), "trainer.max_ckpt_to_keep")]
+    models = [(setup.actor, config.actor_rollout_ref.actor, "trainer.max_actor_ckpt_to_keep")]
+    if setup.critic:
+        models.append((setup.critic, config.critic, "trainer.max_critic_ckpt_to_keep"))
+    return [(engine, list(node.checkpoint.save_contents), key) for engine, node, key in models]
+
+
+def check_checkpoint_space(config: DictConfig, expected: Forecast) -> str | None:
+    """Room for the checkpoints that are kept; verl fails while it writes, hours after the start."""
+    if expected.setup is None:
+        return None
+    need, models = 0.0, saved(config, expected.setup)
+    for engine, contents, key in models:
+        count = kept(config, key, config.trainer.total_training_steps)
         if math.isinf(count):
             continue  # as many as the run makes steps for: nobody knows
-        need += count * bytes_of(engine, list(contents))
+        need += count * bytes_of(engine, contents)
     folder = Path(config.trainer.default_local_dir)
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if need <= free:
         return None
+    _, _, key = models[0]
     return (f"the checkpoints of this run take {need / GIB:.0f} GiB, and {folder} has {free / GIB:.0f} free: keep fewer"
-            f" ({parts[0][2]}=1), save only the last (trainer.save_freq=-1), or another folder"
+            f" ({key}=1), save only the last (trainer.save_freq=-1), or choose another folder"
             " (trainer.default_local_dir).")  # fmt: skip

@@ -1,29 +1,35 @@
 """What is known of a run before it starts, for a person: the plan of its memory, a rough time, what was chosen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omegaconf import DictConfig
 
-from preflight.checks.values import unusable
-from preflight.memory.fit import choose
+from preflight.facts import rows_read
 from preflight.memory.plan import Plan, device_bytes, plan, table, trainer_bytes
-from preflight.memory.sizes import setup_of
+from preflight.memory.sizes import Setup, setup_of
 from preflight.memory.step_time import Estimate, estimate
 from preflight.memory.training import GIB
-from preflight.models import UnknownModel
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is known of a run before it starts. chosen: `key=value` → why, by lab.plan=auto."""
+    """What is known of a run before it starts.
 
-    plan: Plan | None
-    estimate: Estimate | None
-    chosen: dict[str, str]
+    Args:
+        setup: the sizes that the plan was made of; None if they are not known.
+        plan: None with lab.plan=off as well.
+        chosen: `key=value` → why, by lab.plan=auto.
+        unknown: why there is no plan.
+    """
+
+    setup: Setup | None = None
+    plan: Plan | None = None
+    estimate: Estimate | None = None
+    chosen: dict[str, str] = field(default_factory=dict)
     unknown: str = ""
 
     def text(self) -> str:
-        """For a person, and for RUN/plan.txt."""
+        """For a person, and for RUN/plan.txt: at most 80 characters a line, if no reason or figure is longer."""
         if self.plan is None:
             return f"no plan: {self.unknown}"
         parts = [table(self.plan)]
@@ -32,10 +38,7 @@ class Forecast:
             lines = [f"  {what:<{width}}  # {why}" for what, why in self.chosen.items()]
             parts.append("\n".join(["lab.plan=auto chose", *lines]))
         if self.estimate:
-            phases = ", ".join(f"{name} {round_s(s)}" for name, s in self.estimate.phases.items())
-            parts.append(
-                f"a step: about {round_s(self.estimate.step_s)} ({phases})\n  assumed: {self.estimate.assumed}"
-            )
+            parts.append(self.estimate.text())
         return "\n\n".join(parts)
 
     def figures(self) -> dict[str, float]:
@@ -44,25 +47,30 @@ class Forecast:
         if self.estimate:
             found["step_s"] = round(self.estimate.step_s, 2)
         if self.plan:
-            found["allocated_gib" if self.plan.cuda else "machine_gib"] = round(
-                trainer_bytes(self.plan) / GIB, 2
-            )
+            name = "allocated_gib" if self.plan.cuda else "machine_gib"
+            found[name] = round(trainer_bytes(self.plan) / GIB, 2)
         return found
 
 
-def round_s(seconds: float) -> str:
-    """Two figures: more are not known."""
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+def forecast(config: DictConfig, chosen: dict[str, str] | None = None) -> Forecast:
+    """Plan and estimate of a config whose values can be calculated with; with lab.plan=off its sizes alone.
 
+    Args:
+        config: stays as it is.
+        chosen: what `fit.choose` has set in it.
 
-def forecast(config: DictConfig) -> Forecast:
-    """Plan and estimate; with lab.plan=auto `config` is changed first. lab.plan=off: neither."""
-    if none := "lab.plan=off" if config.lab.plan == "off" else unusable(config):
-        return Forecast(None, None, {}, none)
-    try:
-        chosen = choose(config) if config.lab.plan == "auto" else {}
-        setup = setup_of(config)
-    except UnknownModel as error:
-        return Forecast(None, None, {}, str(error))
+    Raises UnknownModel.
+    """
+    setup = setup_of(config)
+    if config.lab.plan == "off":
+        return Forecast(setup, unknown="lab.plan=off")
     found = plan(setup, device_bytes(config))
-    return Forecast(found, estimate(setup, config, found.concurrent), chosen)
+    return Forecast(setup, found, estimate(setup, config, found.concurrent), chosen or {})
+
+
+def total_steps(config: DictConfig) -> int | None:
+    """Optimisation steps that the run will make; None if the config and the data don't say."""
+    if config.trainer.total_training_steps:
+        return config.trainer.total_training_steps
+    have = rows_read(config, "train")
+    return have and have // config.data.train_batch_size * config.trainer.total_epochs

@@ -1,14 +1,15 @@
 """Does a run fit? The memory of one GPU in each phase of a step, and what to change so that it fits.
 
 verl's parts take turns on a GPU: vLLM generates, then sleeps; the actor computes log-probabilities and updates; the
-weights go to vLLM, which wakes. What isn't offloaded stays meanwhile. memory.py has the sizes of the parts.
+weights go to vLLM, which wakes. What isn't offloaded stays meanwhile. training.py and vllm.py have the sizes of the
+parts.
 """
 
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from preflight import machine
+from preflight import machine, tables
 from preflight.memory.sizes import Setup, setup_of
 from preflight.memory.training import GIB, ON_GPU, inference, training
 from preflight.memory.vllm import Server
@@ -18,12 +19,13 @@ FRAGMENTS = 0.06  # of what torch allocates in verl's process is lost between bl
 OUTSIDE = (  # what torch doesn't allocate there
     "contexts", "collectives", "fragments", "asleep", "graphs", "vLLM's weights", "vLLM's activations", "KV cache",
 )  # fmt: skip
-COLUMNS = {  # part → column of the table
+ROWS = {  # part → row of the table
     "weights": "weights", "optimizer": "optimizer", "optimizer's step": "optimizer", "gradients": "gradients",
     "activations": "activations", "logits": "logits", "gathered": "gathered", "vLLM's weights": "vLLM",
     "vLLM's activations": "vLLM", "KV cache": "KV cache",
 }  # fmt: skip
-NAMES = [*dict.fromkeys(COLUMNS.values()), "other"]
+NAMES = [*dict.fromkeys(ROWS.values()), "other"]
+NOTHING, TERMINAL = "-", 80  # of the table: less than can be shown; characters of a line
 ON_CPU = {  # measured on runs of model=tiny with one worker and with two: everything but the tensors
     "processes": 2.4 * GIB,  # the system, verl, Ray, the queue, reward workers
     "worker": 1.3 * GIB,  # each worker with its vLLM
@@ -127,43 +129,57 @@ def sync(setup: Setup) -> dict[str, float]:
 
 def on_gpu(setup: Setup, gpu: float) -> dict[str, dict[str, float]]:
     """Phases of a step on one GPU."""
-    actor, critic, server = setup.actor, setup.critic, setup.server
     several = ON_GPU["collectives"] if setup.workers > 1 else 0
     verl = {"contexts": ON_GPU["trainer"], "collectives": several}
-    if server is None:
-        phases = {"update": added(verl, training(actor))}
-        if setup.reference:
-            resident = {"weights": actor.stored, "optimizer": actor.optimizer}
-            phases["reference"] = added(verl, resident, inference(setup.reference))
-        return fragmented(phases)
-    servers = [s for s in (server, setup.scorer) if s]
+    return fragmented(beside_vllm(setup, gpu, verl) if setup.server else alone(setup, verl))
 
-    def resting(some: list[Server]) -> dict[str, float]:
-        return added(*({"asleep": ON_GPU["asleep"]} if s.sleeps else s.parts(gpu) for s in some))
 
-    def generating(one: Server) -> dict[str, float]:
-        return added(verl, stay, resting([s for s in servers if s is not one]), one.parts(gpu))
-
-    base = added(verl, resting(servers))
-    stay = added(*(e.resident for e in (actor, critic) if e))
-    beside_actor = added(base, critic.resident if critic else {})
-    beside_critic = added(base, actor.resident)
-    phases = {"rollout": generating(server)}
-    if setup.scorer:
-        phases["reward model"] = generating(setup.scorer)
-    phases["log-probs"] = added(
-        beside_actor, {"optimizer": actor.resident["optimizer"]}, inference(actor)
-    )
+def alone(setup: Setup, verl: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Of a trainer without vLLM. verl: what its process takes in every phase."""
+    actor = setup.actor
+    phases = {"update": added(verl, training(actor))}
     if setup.reference:
-        phases["reference"] = added(base, stay, inference(setup.reference))
+        stays = {"weights": actor.stored, "optimizer": actor.optimizer}
+        phases["reference"] = added(verl, stays, inference(setup.reference))
+    return phases
+
+
+def beside_vllm(setup: Setup, gpu: float, verl: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Of a trainer whose models take turns with vLLM's servers: in each phase one works, and all the others rest."""
+    actor, critic = setup.actor, setup.critic
+    actors, critics = actor.resident, critic.resident if critic else {}
+    asleep = resting(setup, gpu)
+
+    def works(*parts: dict[str, float]) -> dict[str, float]:
+        """One of verl's models works, while the servers sleep."""
+        return added(verl, asleep, *parts)
+
+    def serves(server: Server) -> dict[str, float]:
+        """One of the servers works, while verl's models rest."""
+        return added(verl, actors, critics, resting(setup, gpu, but=server), server.parts(gpu))
+
+    def optimizer(resident: dict[str, float]) -> dict[str, float]:
+        """It stays where its model's weights are at work."""
+        return {"optimizer": resident["optimizer"]}
+
+    phases = {"rollout": serves(setup.server)}
+    if setup.scorer:
+        phases["reward model"] = serves(setup.scorer)
+    phases["log-probs"] = works(critics, optimizer(actors), inference(actor))
+    if setup.reference:
+        phases["reference"] = works(actors, critics, inference(setup.reference))
     if critic:
-        phases["values"] = added(
-            beside_critic, {"optimizer": critic.resident["optimizer"]}, inference(critic)
-        )
-        phases["critic update"] = added(beside_critic, training(critic))
-    phases["update"] = added(beside_actor, training(actor))
-    phases["weight sync"] = added(beside_actor, sync(setup))
-    return fragmented(phases)
+        phases["values"] = works(actors, optimizer(critics), inference(critic))
+        phases["critic update"] = works(actors, training(critic))
+    phases["update"] = works(critics, training(actor))
+    phases["weight sync"] = works(critics, sync(setup))
+    return phases
+
+
+def resting(setup: Setup, gpu: float, but: Server | None = None) -> dict[str, float]:
+    """What vLLM's servers hold while none of them works, `but` aside."""
+    servers = [s for s in (setup.server, setup.scorer) if s and s is not but]
+    return added(*({"asleep": ON_GPU["asleep"]} if s.sleeps else s.parts(gpu) for s in servers))
 
 
 def fragmented(phases: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
@@ -180,13 +196,13 @@ def on_cpu(setup: Setup, memory: float) -> dict[str, dict[str, float]]:
     measured = ON_CPU if setup.server else ON_CPU_ALONE
     base = {"processes": measured["processes"] / setup.workers + measured["worker"]}
     served = added(*(s.parts(memory) for s in (setup.server, setup.scorer) if s))
-    work = {"update": (setup.actor, training(setup.actor))}
+    work = {"update": training(setup.actor)}
     if setup.server:
-        work["log-probs"] = (setup.actor, inference(setup.actor))
+        work["log-probs"] = inference(setup.actor)
     if setup.critic:
-        work["critic update"] = (setup.critic, training(setup.critic))
+        work["critic update"] = training(setup.critic)
     phases = {}
-    for name, (_, parts) in work.items():
+    for name, parts in work.items():
         moving = {k: v for k, v in parts.items() if k not in ("weights", "optimizer")}
         each = added(base, stay, served, moving)
         phases[name] = {part: value * setup.workers for part, value in each.items()}
@@ -201,44 +217,36 @@ def trainer_bytes(found: Plan) -> float:
 
 
 def table(found: Plan) -> str:
-    """The plan for a person: a row a phase, GiB."""
-    shown = [
-        n for n in NAMES if any(column(parts, n) >= 0.005 * GIB for parts in found.phases.values())
+    """The plan for a person: a column a phase, a row a part, GiB; at most 80 characters a line in all but a few."""
+    place = "one GPU" if found.cuda else "this machine"
+    rows = [
+        [name, *(gib(amount(parts, name)) for parts in found.phases.values())] for name in NAMES
     ]
-    place = "of one GPU" if found.cuda else "of this machine"
-    head = [f"GiB {place}", *shown, "sum"]
-    rows = []
-    for name, parts in found.phases.items():
-        total = sum(parts.values())
-        cells = [f"{v / GIB:.2f}" if (v := column(parts, c)) >= 0.005 * GIB else "-" for c in shown]
-        rows.append([name + (" *" if name == found.worst else ""), *cells, f"{total / GIB:.2f}"])
-    widths = [max(map(len, cells)) for cells in zip(head, *rows, strict=True)]
-    lines = [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
-            ]
-        )
-        for row in [head, *rows]
-    ]
+    rows = [row for row in rows if any(cell != NOTHING for cell in row[1:])]
+    rows.append(["sum", *(gib(sum(parts.values())) for parts in found.phases.values())])
     what, size = found.largest
-    lines.append(f"\nlargest: {what} in {found.worst}, {size / GIB:.2f} GiB")
+    lines = [tables.text(["GiB", *found.phases], rows, TERMINAL), ""]
+    lines += [f"largest phase: {found.worst}; largest part of it: {what}, {gib(size)} GiB"]
     if found.concurrent is not None:
         lines.append(f"the KV cache holds {found.concurrent:.0f} sequences of {found.cache_tokens} tokens at once"
                      f" (max_num_seqs {found.asked})")  # fmt: skip
     verdict = "fits" if found.fits else "DOES NOT FIT"
-    lines.append(f"{verdict}: {found.peak / GIB:.2f} GiB of {found.gpu / GIB:.1f}")
+    lines.append(f"{verdict}: {gib(found.peak)} GiB of {place}'s {found.gpu / GIB:.1f}")
     return "\n".join(lines)
 
 
-def column(parts: dict[str, float], name: str) -> float:
-    """Bytes of a column."""
-    return sum(value for part, value in parts.items() if COLUMNS.get(part, "other") == name)
+def gib(size: float) -> str:
+    """Bytes as GiB, for the table."""
+    return f"{size / GIB:.2f}" if size >= 0.005 * GIB else NOTHING
 
 
-def told(found: Plan) -> str:
-    """One line for a run that doesn't fit."""
+def amount(parts: dict[str, float], name: str) -> float:
+    """Bytes of a row of the table in one phase."""
+    return sum(value for part, value in parts.items() if ROWS.get(part, "other") == name)
+
+
+def shortfall(found: Plan) -> str:
+    """What is missing in a run that doesn't fit, in one line."""
     what, size = found.largest
     if found.starves:
         return (f"vLLM's share has room for {found.concurrent:.2f} sequences of {found.cache_tokens} tokens:"

@@ -1,4 +1,4 @@
-"""A run's config as the sizes that memory.py and estimate.py calculate with."""
+"""A run's config as the sizes that training.py, vllm.py and step_time.py calculate with."""
 
 import math
 from dataclasses import dataclass, replace
@@ -48,7 +48,7 @@ class Setup:
 
 
 def shape_of(path: str) -> Shape:
-    """Raises UnknownModel."""
+    """Of the model in a folder or on the hub. Raises UnknownModel."""
     facts = facts_of(path)
     if facts is None:
         raise UnknownModel(
@@ -73,7 +73,6 @@ def engine(
     config: DictConfig, model: DictConfig, fsdp: DictConfig, head: str, **settings
 ) -> Engine:
     """What the actor, the critic, and the trainers without RL have in common."""
-    workers = config.trainer.nnodes * config.trainer.n_gpus_per_node
     attention = OmegaConf.select(
         model, "override_config.attn_implementation", default="flash_attention_2"
     )
@@ -86,7 +85,7 @@ def engine(
         rank=model.lora_rank,
         w=size(fsdp.model_dtype),
         c=compute,
-        shards=fsdp.fsdp_size if fsdp.fsdp_size > 0 else workers,
+        shards=fsdp.fsdp_size if fsdp.fsdp_size > 0 else workers_of(config),
         param_offload=fsdp.param_offload and cuda,
         optimizer_offload=fsdp.optimizer_offload and cuda,
         checkpointing=model.enable_gradient_checkpointing,
@@ -132,97 +131,144 @@ def server(
     )
 
 
+def workers_of(config: DictConfig) -> int:
+    """GPUs of all nodes; processes, on a CPU."""
+    return config.trainer.nnodes * config.trainer.n_gpus_per_node
+
+
+def longest_of(config: DictConfig) -> int:
+    """Tokens of the longest sample that must fit into one pass: prompt and answer, a row, or both texts of a pair."""
+    if is_rl(config):
+        return config.data.max_prompt_length + config.data.max_response_length
+    return config.data.max_length * config.lab.trainer.sequences
+
+
 def setup_of(config: DictConfig) -> Setup:
     """The sizes of a composed config. Raises UnknownModel."""
-    if not is_rl(config):
-        return without_rl(config)
-    return rl(config)
+    return rl(config) if is_rl(config) else without_rl(config)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step of RL gives the models.
+
+    Args:
+        samples: answers of all prompts; n: of one prompt.
+        longest: tokens of a prompt and its answer, at most.
+        packed: sequences follow each other without padding.
+    """
+
+    samples: int
+    n: int
+    longest: int
+    workers: int
+    packed: bool
+
+    @classmethod
+    def of(cls, config: DictConfig) -> "Work":
+        """Read from verl's keys."""
+        policy, n = config.actor_rollout_ref, config.actor_rollout_ref.rollout.n
+        return cls(
+            samples=config.data.train_batch_size * n,
+            n=n,
+            longest=longest_of(config),
+            workers=workers_of(config),
+            packed=policy.model.use_remove_padding,
+        )
+
+    def inference(self, budget: int) -> int:
+        """Tokens of a pass without gradients that may have `budget` of them."""
+        rows = math.ceil(self.samples / self.workers)
+        return padded(budget, rows, self.longest, self.packed)
+
+    def updates(self, mini_batch: int, budget: int) -> dict[str, int]:
+        """Of an update on `mini_batch` prompts: tokens a pass, passes, the longest sequence."""
+        rows = math.ceil(mini_batch * self.n / self.workers)
+        return {
+            "tokens": padded(budget, rows, self.longest, self.packed),
+            "passes": math.ceil(rows * self.longest / budget),
+            "longest": self.longest,
+        }
 
 
 def rl(config: DictConfig) -> Setup:
-    """The keys of verl's RL trainer."""
-    policy, data, hw = config.actor_rollout_ref, config.data, config.lab.hw
-    actor, rollout = policy.actor, policy.rollout
-    longest = data.max_prompt_length + data.max_response_length
-    workers = config.trainer.nnodes * config.trainer.n_gpus_per_node
-    samples = data.train_batch_size * rollout.n
-    packed, dynamic = policy.model.use_remove_padding, actor.use_dynamic_bsz
-    infer = tokens_of(rollout, "log_prob_", longest, dynamic)
+    """From the keys of verl's RL trainer."""
+    policy, work = config.actor_rollout_ref, Work.of(config)
+    actor = policy_of(config, work)
+    in_actor = actor.rank > 0  # the reference is the actor without its adapter
+    needed = config.algorithm.use_kl_in_reward or policy.actor.use_kl_loss
+    return Setup(
+        cuda=config.lab.hw.device != "cpu",
+        gpus=config.trainer.n_gpus_per_node,
+        nodes=config.trainer.nnodes,
+        samples=work.samples,
+        longest=work.longest,
+        prompt=config.data.max_prompt_length,
+        epochs=policy.actor.ppo_epochs,
+        actor=actor,
+        reference=reference_of(policy.ref, actor, work) if needed and not in_actor else None,
+        in_actor=in_actor and needed,
+        critic=critic_of(config, work) if config.algorithm.adv_estimator == "gae" else None,
+        server=server(policy.rollout, actor.shape, config.lab.hw, actor.rank, work.longest),
+        scorer=scorer_of(config, work),
+        bucket=policy.rollout.checkpoint_engine.update_weights_bucket_megabytes * 2**20,
+    )
 
-    def passes(node: DictConfig, budget: int) -> dict:
-        mine = math.ceil(node.ppo_mini_batch_size * rollout.n / workers)
-        return {
-            "tokens": padded(budget, mine, longest, packed),
-            "passes": math.ceil(mine * longest / budget),
-            "longest": longest,
-        }
 
-    rows = math.ceil(samples / workers)
-    trained_policy = engine(
+def policy_of(config: DictConfig, work: Work) -> Engine:
+    """The model that is trained."""
+    policy = config.actor_rollout_ref
+    actor, rollout, dynamic = policy.actor, policy.rollout, policy.actor.use_dynamic_bsz
+    return engine(
         config,
         policy.model,
         actor.fsdp_config,
         "lm",
-        infer_tokens=padded(infer, rows, longest, packed),
+        infer_tokens=work.inference(tokens_of(rollout, "log_prob_", work.longest, dynamic)),
         entropy=bool(actor.entropy_coeff or actor.calculate_entropy),
         scaled=rollout.temperature != 1,
-        **passes(actor, tokens_of(actor, "ppo_", longest, dynamic)),
+        **work.updates(actor.ppo_mini_batch_size, tokens_of(actor, "ppo_", work.longest, dynamic)),
     )
-    in_actor = trained_policy.rank > 0
-    needed = config.algorithm.use_kl_in_reward or actor.use_kl_loss
-    reference = None
-    if needed and not in_actor:
-        budget = tokens_of(policy.ref, "log_prob_", longest, policy.ref.log_prob_use_dynamic_bsz)
-        frozen = {"frozen": True, "infer_tokens": padded(budget, rows, longest, packed)}
-        reference = replace(trained_policy, **frozen)
-    critic = None
-    if config.algorithm.adv_estimator == "gae":
-        # for updates as well: verl/trainer/ppo/v1/trainer_base.py
-        budget = config.critic.ppo_infer_max_token_len_per_gpu
-        critic = engine(
-            config,
-            config.critic.model,
-            config.critic.fsdp,
-            "value",
-            infer_tokens=padded(budget, rows, longest, packed),
-            **passes(config.critic, budget),
-        )
-    shared = config.reward.reward_model
-    scorer = None
-    if shared.enable and not shared.enable_resource_pool:
-        longest_scored = shared.rollout.max_model_len or longest
-        scorer = server(shared.rollout, shape_of(shared.model_path), hw, 0, longest_scored, "value")
-    return Setup(
-        cuda=hw.device != "cpu",
-        gpus=config.trainer.n_gpus_per_node,
-        nodes=config.trainer.nnodes,
-        samples=samples,
-        longest=longest,
-        prompt=data.max_prompt_length,
-        epochs=actor.ppo_epochs,
-        actor=trained_policy,
-        reference=reference,
-        in_actor=in_actor and needed,
-        critic=critic,
-        server=server(rollout, trained_policy.shape, hw, trained_policy.rank, longest),
-        scorer=scorer,
-        bucket=rollout.checkpoint_engine.update_weights_bucket_megabytes * 2**20,
+
+
+def reference_of(ref: DictConfig, actor: Engine, work: Work) -> Engine:
+    """The actor's frozen copy."""
+    budget = tokens_of(ref, "log_prob_", work.longest, ref.log_prob_use_dynamic_bsz)
+    return replace(actor, frozen=True, infer_tokens=work.inference(budget))
+
+
+def critic_of(config: DictConfig, work: Work) -> Engine:
+    """The value model. One budget is for its updates as well: verl/trainer/ppo/v1/trainer_base.py."""
+    critic, budget = config.critic, config.critic.ppo_infer_max_token_len_per_gpu
+    return engine(
+        config,
+        critic.model,
+        critic.fsdp,
+        "value",
+        infer_tokens=work.inference(budget),
+        **work.updates(critic.ppo_mini_batch_size, budget),
     )
+
+
+def scorer_of(config: DictConfig, work: Work) -> Server | None:
+    """A reward model on the same GPUs; None without one, or if it has GPUs of its own."""
+    model = config.reward.reward_model
+    if not model.enable or model.enable_resource_pool:
+        return None
+    longest = model.rollout.max_model_len or work.longest
+    return server(model.rollout, shape_of(model.model_path), config.lab.hw, 0, longest, "value")
 
 
 def without_rl(config: DictConfig) -> Setup:
-    """The keys of verl's SFT trainer, and of those of algos/ on it."""
+    """From the keys of verl's SFT trainer, and of those of algos/ on it."""
     data, trainer = config.data, config.lab.trainer
-    each = trainer.sequences
-    workers = config.trainer.nnodes * config.trainer.n_gpus_per_node
-    rows = math.ceil(data.train_batch_size / workers) * each
-    packed = config.model.use_remove_padding
+    rows = math.ceil(data.train_batch_size / workers_of(config)) * trainer.sequences
     budget = (
         data.max_token_len_per_gpu
         if data.use_dynamic_bsz
         else data.micro_batch_size_per_gpu * data.max_length
     )
-    tokens = padded(budget, rows, data.max_length, packed)
+    tokens = padded(budget, rows, data.max_length, config.model.use_remove_padding)
     actor = engine(
         config,
         config.model,
@@ -233,16 +279,16 @@ def without_rl(config: DictConfig) -> Setup:
         passes=math.ceil(rows * data.max_length / budget),
         longest=data.max_length,
     )
-    dpo = OmegaConf.select(config, "dpo.reference")
+    reference = OmegaConf.select(config, "dpo.reference")
     return Setup(
         cuda=config.lab.hw.device != "cpu",
         gpus=config.trainer.n_gpus_per_node,
         nodes=config.trainer.nnodes,
         samples=data.train_batch_size,
-        longest=data.max_length * each,
+        longest=longest_of(config),
         prompt=0,
         epochs=1,
         actor=actor,
-        reference=replace(actor, frozen=True, rank=0) if dpo == "engine" else None,
-        in_actor=dpo == "adapter",
+        reference=replace(actor, frozen=True, rank=0) if reference == "engine" else None,
+        in_actor=reference == "adapter",
     )

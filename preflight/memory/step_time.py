@@ -6,6 +6,7 @@ Generating is bound by memory: each step of it reads all weights and the cache (
 """
 
 import os
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from preflight.memory.sizes import Setup
 from preflight.memory.training import Engine
 
 RATES = yaml.safe_load((Path(__file__).parent / "rates.yaml").read_text())
+JOINED = "\N{NO-BREAK SPACE}"  # no line ends there
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,25 @@ class Estimate:
 
     @property
     def step_s(self) -> float:
+        """Seconds of a whole step."""
         return sum(self.phases.values())
+
+    def text(self) -> str:
+        """For a person: at most 80 characters a line."""
+        phases = [f"{name} {round_s(seconds)}" for name, seconds in self.phases.items()]
+        lines = [
+            ", ".join(phase.replace(" ", JOINED) for phase in phases),
+            f"assumed: {self.assumed}",
+        ]
+        wrapped = [
+            textwrap.fill(line, 80, initial_indent="  ", subsequent_indent="  ") for line in lines
+        ]
+        return "\n".join([f"a step: about {round_s(self.step_s)}", *wrapped]).replace(JOINED, " ")
+
+
+def round_s(seconds: float) -> str:
+    """Two figures: more are not known."""
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def operations(e: Engine, tokens: float, length: float) -> float:
@@ -63,7 +83,7 @@ def estimate(setup: Setup, config: DictConfig, concurrent: float | None) -> Esti
         return on_cpu(setup, length)
     if not hw.bf16_tflops or not hw.memory_gb_s:
         return None
-    return on_gpu(setup, length, hw.bf16_tflops * 1e12, hw.memory_gb_s * 1e9, concurrent)
+    return on_gpu(setup, length, Speed(hw.bf16_tflops * 1e12, hw.memory_gb_s * 1e9), concurrent)
 
 
 def on_cpu(setup: Setup, length: float) -> Estimate:
@@ -85,35 +105,56 @@ def on_cpu(setup: Setup, length: float) -> Estimate:
     )
 
 
-def on_gpu(
-    setup: Setup, length: float, flops: float, bandwidth: float, concurrent: float | None
-) -> Estimate:
-    """All GPUs work alike."""
-    rates, workers, server, actor = RATES["cuda"], setup.workers, setup.server, setup.actor
-    phases = {}
-    for name, (ops, _) in passes(setup, length).items():
-        share = rates["train_share" if "update" in name else "infer_share"]
-        phases[name] = ops / (workers * flops * share)
-    moved = 2 * (actor.stored * actor.param_offload * 2 + actor.optimizer * actor.optimizer_offload)
-    if server:
-        answer = RATES["fill"] * (setup.longest - setup.prompt)
-        replicas = max(1, workers // server.parallel)
-        share = max(1.0, setup.samples / replicas)
-        at_once = max(1.0, min(server.sequences, concurrent or 1.0, share))
-        reads = server.weights + at_once * server.token * (length - answer / 2)
-        steps = answer * share / at_once
-        prompts = operations(actor, setup.samples * (length - answer), length) / (
-            workers * flops * rates["infer_share"]
-        )
-        launching = (
-            actor.shape.layers * rates["eager_layer_s"] if server.eager and server.rank else 0
-        )
-        decoding = steps * max(launching, reads / (bandwidth * rates["decode_share"]))
-        phases = {"rollout": decoding + prompts + setup.samples * rates["sample_s"]} | phases
-        moved += server.weights
-    phases["rest"] = moved / (rates["pci_gb_s"] * 1e9) + (rates["step_s"] if server else 0)
-    return Estimate(
-        phases,
-        f"sequences of {length:.0f} tokens on average, {rates['train_share']:.0%} of the data sheet's TFLOP/s and"
-        f" {rates['decode_share']:.0%} of its GB/s",
+@dataclass(frozen=True)
+class Speed:
+    """Of one GPU, by its data sheet. flops: operations a second in bf16. bandwidth: bytes a second of its memory."""
+
+    flops: float
+    bandwidth: float
+
+
+def on_gpu(setup: Setup, length: float, speed: Speed, concurrent: float | None) -> Estimate:
+    """All GPUs work alike. concurrent: sequences that vLLM's cache holds at once."""
+    rates = RATES["cuda"]
+    phases = {
+        name: ops / all_gpus(setup, speed, "train_share" if "update" in name else "infer_share")
+        for name, (ops, _) in passes(setup, length).items()
+    }
+    if setup.server:
+        phases = {"rollout": rollout(setup, length, speed, concurrent)} | phases
+    phases["rest"] = rest(setup)
+    shares = f"{rates['train_share']:.0%} of the data sheet's TFLOP/s and {rates['decode_share']:.0%} of its GB/s"
+    return Estimate(phases, f"sequences of {length:.0f} tokens on average, {shares}")
+
+
+def all_gpus(setup: Setup, speed: Speed, share: str) -> float:
+    """Operations a second of all GPUs together, with that share of rates.yaml."""
+    return setup.workers * speed.flops * RATES["cuda"][share]
+
+
+def rollout(setup: Setup, length: float, speed: Speed, concurrent: float | None) -> float:
+    """Seconds that vLLM takes for all answers: it reads the prompts, then decodes token by token."""
+    rates, server, answer = (
+        RATES["cuda"],
+        setup.server,
+        RATES["fill"] * (setup.longest - setup.prompt),
     )
+    replicas = max(1, setup.workers // server.parallel)
+    samples = max(1.0, setup.samples / replicas)  # of one replica
+    at_once = max(1.0, min(server.sequences, concurrent or 1.0, samples))
+    prompts = operations(setup.actor, setup.samples * (length - answer), length)
+    prefill_s = prompts / all_gpus(setup, speed, "infer_share")
+    read = server.weights + at_once * server.token * (length - answer / 2)
+    read_s = read / (speed.bandwidth * rates["decode_share"])
+    slow = server.eager and server.rank  # each layer's kernels are launched one by one
+    launch_s = setup.actor.shape.layers * rates["eager_layer_s"] if slow else 0
+    tokens = answer * samples / at_once
+    return tokens * max(launch_s, read_s) + prefill_s + setup.samples * rates["sample_s"]
+
+
+def rest(setup: Setup) -> float:
+    """Seconds for what is offloaded on its way to the GPU and back, for vLLM's new weights, and for all else."""
+    rates, actor = RATES["cuda"], setup.actor
+    moved = 2 * (2 * actor.stored * actor.param_offload + actor.optimizer * actor.optimizer_offload)
+    moved += setup.server.weights if setup.server else 0
+    return moved / (rates["pci_gb_s"] * 1e9) + (rates["step_s"] if setup.server else 0)

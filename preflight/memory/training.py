@@ -10,7 +10,7 @@ All sizes are bytes. c: bytes of a number in a forward pass (2: bf16), w: of a s
 
 from dataclasses import dataclass
 
-from plugins.patches.verl import CHUNK
+from plugins.patches import CHUNK
 from preflight.models import Shape
 
 GIB = 2**30

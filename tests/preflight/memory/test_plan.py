@@ -9,14 +9,14 @@ from omegaconf import OmegaConf
 
 from preflight import names
 from preflight.checks import memory as memory_check
-from preflight.checks.memory import check_checkpoint_space, check_fit, check_plan
+from preflight.checks.memory import check_plan
 from preflight.facts import is_rl
 from preflight.memory import fit
-from preflight.memory.forecast import forecast
-from preflight.memory.plan import NAMES, column, plan_of, table, trainer_bytes
+from preflight.memory.plan import NAMES, amount, plan_of, table, trainer_bytes
 from preflight.memory.sizes import setup_of
 from preflight.memory.step_time import estimate
 from preflight.memory.training import GIB
+from preflight.preparation import Preparation
 
 GPU = sorted(set(names.groups()["hw"]) - {"auto", "cpu", "cpu_x2"})
 LONG = {"data.max_prompt_length": 2048, "data.max_response_length": 1024}
@@ -26,6 +26,20 @@ LONG = {"data.max_prompt_length": 2048, "data.max_response_length": 1024}
 def grpo(composer):
     """The mission's own line."""
     return composer("algo=grpo", "hw=rtx4070", "reward=sql")
+
+
+def forecast(config):
+    """What is expected of the run; lab.plan=auto chooses."""
+    return Preparation(config).expected
+
+
+def check_fit(config):
+    """What the check says of a config that is prepared."""
+    return memory_check.check_fit(config, forecast(config))
+
+
+def check_checkpoint_space(config):
+    return memory_check.check_checkpoint_space(config, forecast(config))
 
 
 def changed(config, **values):
@@ -68,7 +82,7 @@ def test_sums_and_columns(grpo):
     for config in (grpo, changed(grpo, lab__lora_rank=0)):
         found = plan_of(config)
         for parts in found.phases.values():
-            assert sum(column(parts, name) for name in NAMES) == pytest.approx(sum(parts.values()))
+            assert sum(amount(parts, name) for name in NAMES) == pytest.approx(sum(parts.values()))
         text = table(found)
         assert f"{found.peak / GIB:.2f}" in text and "KV cache holds" in text
         assert trainer_bytes(found) < found.peak
@@ -143,6 +157,9 @@ def test_nothing_helps_but_a_smaller_model(composer):
     assert "No setting makes it fit" in line
     assert OmegaConf.to_yaml(config) == before  # looking for a cure left it as it was
     assert check_fit(composer("hw=rtx4070", f"model={smaller}")) is None
+    assert smaller == "qwen2_5_1_5b"  # of its family, not the largest of all
+    coder = check_fit(composer("hw=rtx4070", "model=qwen2_5_coder_7b"))
+    assert "model=qwen2_5_coder_1_5b would" in coder
 
 
 def test_switched_off_or_unknown(grpo):
@@ -177,7 +194,7 @@ AUTO = {
 def test_auto_chooses_what_fits_and_no_less(composer, overrides):
     config = composer(*overrides, "lab.plan=auto")
     found = forecast(config)
-    assert found.plan.fits and check_fit(config) is None
+    assert found.plan.fits and memory_check.check_fit(config, found) is None
     for key, value in AUTO[overrides].items():
         assert OmegaConf.select(config, key) == value
     for what, why in found.chosen.items():  # what it wrote is what it set
