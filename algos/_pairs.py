@@ -10,6 +10,8 @@ A sequence of T tokens has `input_ids`, `position_ids` and `loss_mask` (1 where 
 the answer, in a chain on the ends of its steps), and a chain `labels` (a step's at its end, else 0).
 """
 
+from collections.abc import Sequence
+
 import pyarrow.parquet as pq
 import torch
 from torch.utils.data import Dataset
@@ -56,7 +58,9 @@ class Items(Dataset):
         """The rendered prompt and answer."""
         return render_answered(self.tokenizer, prompt, answer, self.template)
 
-    def sequence(self, head: str, tail: str, ends: list[int] = (), labels: list[float] = ()):
+    def sequence(
+        self, head: str, tail: str, ends: Sequence[int] = (), labels: Sequence[float] = ()
+    ):
         """One sequence; for a chain with the `ends` of its steps, in characters of `tail`."""
         prompt = token_ids(self.tokenizer, head)
         answer = self.tokenizer(tail, add_special_tokens=False, return_offsets_mapping=bool(ends))

@@ -41,7 +41,9 @@ def compute_advantage(
         count_GT = mask_GNT.sum(1, keepdim=True)
         reward_GNT = token_level_rewards.index_select(0, rows).to(dtype).unflatten(0, rows_GN.shape)
         reward_GNT *= mask_GNT
-        for _ in range(2):  # the second mean is the rounding of the first: equal rewards give 0
+        for _twice in range(
+            2
+        ):  # the second mean is the rounding of the first: equal rewards give 0
             mean_GT = reward_GNT.sum(1, keepdim=True) / count_GT.clamp(min=1)
             reward_GNT.addcmul_(mask_GNT, mean_GT, value=-1)
         variance_GT = reward_GNT.square().sum(1, keepdim=True) / (count_GT - 1).clamp(min=1)

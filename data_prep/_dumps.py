@@ -93,6 +93,8 @@ class Prompts:
             ):  # what is in both is for validation
                 for file in [files] if isinstance(files, str) else files or []:
                     for row in read(Path(file)):
+                        if isinstance(row, Broken):
+                            continue  # and the run did without it
                         reference = row["reward_model"]["ground_truth"]
                         kept = {name: row[name] for name in COLUMNS} | {"prompt": row[key]}
                         yield digest([rendered(row[key]), reference]), json.dumps(kept, default=str)

@@ -72,7 +72,7 @@ def _differences(out: Path, card: dict, made: dict) -> list[str]:
         if changed := _changed(old["code"], new["code"]):
             found.append(f"the code that makes it has changed: {changed}")
     else:
-        found.append("an earlier version of data_prep made it, with code that its card does not list (what is in it"
+        found.append("its card is of an earlier version of data_prep and does not list the code that made it (the data"
                      " can still be used)")  # fmt: skip
     for file, facts in card["files"].items():
         if not (out / file).is_file():
@@ -107,8 +107,8 @@ def build(
     if not force and out.is_dir() and any(p.name != ".partial" for p in out.iterdir()):
         found = _differences(out, old, made) if old else ["it holds files without a card.json"]
         if found:
-            found = "; ".join(found[:3] + ["..."] * (len(found) > 3))
-            raise Mistake(f"{out} is there, but not the same: {found}. Use --force to replace it")
+            why = "; ".join(found[:3] + ["..."] * (len(found) > 3))
+            raise Mistake(f"{out} is there, but not the same: {why}. Use --force to replace it")
         print(f"{out}: already there")
         return old
 

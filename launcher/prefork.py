@@ -138,9 +138,11 @@ def take_files(fds: list[int], numbers: list[int]) -> None:
     for source, target in zip(high, numbers, strict=True):
         os.dup2(source, target)
         os.close(source)
-    options = {"closefd": False, "errors": "backslashreplace"}
-    sys.stdin = open(0, **options)  # noqa: SIM115
-    sys.stdout, sys.stderr = (open(fd, "w", buffering=1, **options) for fd in (1, 2))  # noqa: SIM115
+    sys.stdin = open(0, closefd=False, errors="backslashreplace")  # noqa: SIM115
+    sys.stdout, sys.stderr = (
+        open(fd, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
+        for fd in (1, 2)
+    )
 
 
 def take_environment(env: dict[str, str], folder: str) -> None:
@@ -208,7 +210,7 @@ def end(code: int) -> None:
     import atexit
     import threading
 
-    threading._shutdown()
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -253,7 +255,7 @@ class Forks:
             for key, _ in self.select.select():
                 if key.fileobj is self.listener:
                     self.new_client()
-                elif key.data is not None:
+                elif isinstance(key.fileobj, socket.socket):
                     self.client_gone(key.fileobj, key.data)
                 else:
                     self.fork_ended(key.fd)

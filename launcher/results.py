@@ -8,11 +8,11 @@ import math
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -32,7 +32,7 @@ RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or 
 
 
 # predicted by preflight/memory/forecast.py → the metric that measures it, which of its values, how it is printed
-MEASURED = {
+MEASURED: dict[str, tuple[str, Callable, str]] = {
     "step_s": ("timing_s/step", median, "a step took {:.2f} s (predicted: {:.2f})"),
     "allocated_gib": (
         "(actor/)?perf/max_memory_allocated_gb", max, "the trainer {:.1f} GiB of a GPU (predicted: {:.1f})",
@@ -63,7 +63,7 @@ class Attempt:
         self.log_begin = log.stat().st_size if log.exists() else 0
         past = json.loads(self.file.read_text()) if self.file.exists() else {"attempts": []}
         chosen = past["attempts"][-1].get("chosen", []) if past["attempts"] else []
-        self.record = {
+        self.record: dict[str, Any] = {
             "command": command,
             "start": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "versions": {name: v for name in PACKAGES if (v := version(name))},

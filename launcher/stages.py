@@ -15,6 +15,7 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -59,7 +60,8 @@ class Records:
     """
 
     def __init__(self, config: DictConfig):
-        self.config, self.logger = config, None
+        self.config = config
+        self.logger: Any = None  # made at the first metrics
 
     def steps(self) -> dict[int, dict[str, float]]:
         """What is there, by step."""

@@ -112,8 +112,9 @@ def dump_stacks(file: Path) -> None:
             with contextlib.suppress(psutil.Error, subprocess.TimeoutExpired, FileNotFoundError):
                 out.write(f"\n=== {process.pid} {' '.join(process.cmdline())[:200]}\n")
                 out.flush()
-                py_spy = [Path(sys.executable).parent / "py-spy", "dump", "--pid", str(process.pid)]
-                subprocess.run(py_spy, stdout=out, stderr=out, timeout=20)
+                py_spy = str(Path(sys.executable).parent / "py-spy")
+                command = [py_spy, "dump", "--pid", str(process.pid)]
+                subprocess.run(command, stdout=out, stderr=out, timeout=20)
 
 
 def started(command: list[str], env: dict[str, str], log) -> subprocess.Popen:

@@ -33,8 +33,10 @@ def verls(decorator: str) -> dict[str, ast.FunctionDef]:
             if ast.unparse(call.func) != decorator:
                 continue
             named = call.args[0]
-            name = named.value if isinstance(named, ast.Constant) else members[named.attr]
-            found[name] = function
+            if isinstance(named, ast.Attribute):
+                found[members[named.attr]] = function
+            else:
+                found[ast.literal_eval(named)] = function
     return found
 
 

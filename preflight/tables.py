@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,7 +42,7 @@ def made(heads: list[str], rows: list[list[str]]) -> "Table":
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for number, head in enumerate(heads):
         numbers = bool(rows) and all(NUMBER.fullmatch(row[number]) for row in rows)
-        side = "right" if numbers else "left"
+        side: Literal["right", "left"] = "right" if numbers else "left"
         table.add_column(Text(head), justify=side, vertical="bottom", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))  # Text: a bracket in a cell is no markup

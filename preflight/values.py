@@ -27,8 +27,8 @@ MAY_BE_NULL = {
     "algorithm.filter_groups.max_inflight_gen_batches": 1, "trainer.v1.sampler.max_off_policy_threshold": 1,
 }  # fmt: skip
 
-KINDS_OF_KL = ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3")
-KINDS_OF_KL += tuple(f"{kind}+" for kind in KINDS_OF_KL)
+_KL = ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3")
+KINDS_OF_KL = (*_KL, *(f"{kind}+" for kind in _KL))
 LOSSES = ("token-mean", "token-sum",
           "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")  # fmt: skip
 STRATEGIES, SCHEDULES = ("fsdp2", "fsdp"), ("constant", "cosine")

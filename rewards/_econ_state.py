@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from typing import Any
 
 ANY, SHARE, CORRELATION = (-math.inf, math.inf), (0, 1), (-1, 1)
 FIELDS = {
@@ -51,7 +52,7 @@ def given(ground_truth: object) -> Mapping:
     return ground_truth
 
 
-def number(name: str, value: object, low: float, high: float) -> float | None:
+def number(name: str, value: Any, low: float, high: float) -> float | None:
     """A number within its limits; None if it is absent, which pandas writes as NaN."""
     if value is None:
         return None

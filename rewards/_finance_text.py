@@ -88,15 +88,15 @@ def read(answer: object, info: object) -> Reading:
         found.length += size
         names, masked = LEXICON.read(sentence)
         crowded = is_list(masked)
-        masked = _text.tokens(masked)
-        if seen.share(masked) >= REPEATED:
+        rest = _text.tokens(masked)
+        if seen.share(rest) >= REPEATED:
             found.repeated += size
-        elif _text.is_prose(masked) and not crowded:
+        elif _text.is_prose(rest) and not crowded:
             found.kept += size
             found.sentences += 1
             found.whole += size * _text.is_whole(sentence)
-            weigh(found, sentence, names, _text.units(masked))
-        seen.add(masked)
+            weigh(found, sentence, names, _text.units(rest))
+        seen.add(rest)
         heard.append(sentence)  # a heading may say what it is about
         found.ideas.update(idea for _, ideas in names for idea in ideas if idea[0] == "companies")
     found.promises += count("promises", folded[READ:])

@@ -11,10 +11,12 @@ import re
 import unicodedata
 from functools import lru_cache
 from itertools import accumulate
+from typing import Literal, get_args
 
 import math_verify
 
-MARKS = ("boxed", "hashes", "number")
+Mark = Literal["boxed", "hashes", "number"]
+MARKS: tuple[Mark, ...] = get_args(Mark)
 DEEPEST = 30  # brackets in brackets
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)

@@ -81,7 +81,7 @@ def score_file(name: str, path: Path, out, options: dict, limits: Limits) -> int
             except Broken as broken:
                 raise Broken(f"{path}:{broken}") from None
             for (number, row), result in zip(chunk, results, strict=True):
-                if isinstance(result, RowError):
+                if isinstance(result, RowError) or isinstance(row, RowError):
                     show("bad", number, result)
                     continue
                 done += 1

@@ -16,6 +16,7 @@ Not covered: `model` and `prm`, which need a served model; products, thresholds;
 
 import asyncio
 import math
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -82,7 +83,7 @@ async def compute_score(
         for start, end, score in result.pop("steps", ())
     ]
     total = sum(weight * by_name[name]["score"] for name, weight in o.parts.items() if weight)
-    report = {"score": float(total)} | ({"steps": steps} if steps else {})
+    report: dict[str, Any] = {"score": float(total)} | ({"steps": steps} if steps else {})
     accs = [r["acc"] for name, r in by_name.items() if "acc" in r and name == (o.main or name)]
     report |= {"acc": accs[0]} if accs else {}
     report["stopped"] = next((r["stopped"] for r in results if r["stopped"] != "no"), "no")

@@ -33,7 +33,7 @@ Not covered: a decision behind another {...}, or inside of one.
 import json
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -74,7 +74,7 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **op
     """Score one answer. ValueError for a bad option; nothing else, whatever the answer says."""
     o = Options.of(options)
     state, fault = state_of(ground_truth, extra_info)
-    report = {**dict.fromkeys(NAN_PARTS, math.nan), "masked": float(bool(fault))}
+    report: dict[str, Any] = {**dict.fromkeys(NAN_PARTS, math.nan), "masked": float(bool(fault))}
     if fault:
         return report | {"outcome": "bad_state"}
     annual = annual_of(state, o.okun_target, o.phillips_target)

@@ -18,18 +18,16 @@ in a run it has those of `_limits/calls`, and an answer that is stopped there is
 Not covered: units that matter, repeating decimals, "approximately", proofs.
 """
 
-from typing import Literal
-
 from pydantic import Field
 
 from rewards import _options
-from rewards._math import MARKS, equal, extract, parse, parse_reference, too_much
+from rewards._math import MARKS, Mark, equal, extract, parse, parse_reference, too_much
 from rewards._references import after_thinking, reference_faults, references
 
 
 class Options(_options.Options):
     # which marks of the answer, the first that is there counts
-    accept: list[Literal["boxed", "hashes", "number"]] = Field(list(MARKS), min_length=1)
+    accept: list[Mark] = Field(list(MARKS), min_length=1)
     decimals: int = Field(6, ge=0, le=15)  # that are compared: 0.333333 = 1/3, 0.33 is not
     strict: bool = True  # the names of variables count, and (1, 2) is not {1, 2}
     units: bool = True  # a unit or a noun after a number doesn't count

@@ -19,6 +19,7 @@ other than blank lines, PRMs with a token for "+" and "-" or with two labels.
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -30,7 +31,11 @@ from rewards._steps import join_steps, split_steps, tokens_at
 
 LIMITS_ITSELF = True
 
-AGGREGATES = {"min": min, "mean": lambda p: sum(p) / len(p), "prod": math.prod}
+AGGREGATES: dict[str, Callable] = {
+    "min": min,
+    "mean": lambda p: sum(p) / len(p),
+    "prod": math.prod,
+}
 
 
 class Options(_served.Options):

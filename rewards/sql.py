@@ -40,7 +40,7 @@ Count = Annotated[int, Field(ge=1)]
 class Options(_options.Options):
     mode: Literal["spider", "bird", "strict"] = "spider"
     keep_distinct: bool = True
-    shaping: Literal[tuple(SHAPINGS)] = "arctic"
+    shaping: Literal[tuple(SHAPINGS)] = "arctic"  # type: ignore[valid-type] # pydantic reads it as it runs
     timeout_s: Seconds = 2.0  # a query on one database; it is interrupted,
     grace_s: float = Field(1.0, ge=0)  # and its process killed so much later if it cannot be
     reference_timeout_s: Seconds = 30.0

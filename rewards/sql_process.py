@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 from rewards import sql
 from rewards._sql import faults
 from rewards._sql.shaping import SHAPINGS
-from rewards._sql.steps import UNDERSTOOD, locate, split, worth
+from rewards._sql.steps import UNDERSTOOD, Step, locate, split, worth
 from rewards._sql.task import key_of, known_task, new_task, pool_for
 from rewards._sql.text import extract
 
@@ -59,7 +59,8 @@ async def compute_score(
     """
     o = Options.of(options)
     result = await sql.grade(o, solution_str, ground_truth, extra_info)
-    steps, values, at = (), [], 0
+    steps: tuple[Step, ...] = ()
+    values, at = [], 0
     if result["outcome"] in UNDERSTOOD:
         text, _ = extract(solution_str, o.bare_select)
         steps = split(text)

@@ -13,6 +13,7 @@ from preflight.mistakes import Mistake
 
 def guarded(run: Callable[[], int], *more: type[Exception]) -> int:
     """The exit status of `run`; 2 with a line for a person's mistake, of `more` kinds as well."""
+    kinds: tuple[type[Exception], ...] = (Mistake, *more)
     try:
         return run()
     except BrokenPipeError:  # `... | head`: nobody reads on
@@ -20,6 +21,6 @@ def guarded(run: Callable[[], int], *more: type[Exception]) -> int:
         return 0
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {names.explain(error)}", file=sys.stderr)
-    except (Mistake, *more) as error:
+    except kinds as error:
         print(f"error: {error}", file=sys.stderr)
     return 2

@@ -6,6 +6,7 @@
 import json
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from data_prep._read import BadRow
 
@@ -24,7 +25,7 @@ TASK = (
 )
 
 
-def number(name: str, value: object) -> float | None:
+def number(name: str, value: Any) -> float | None:
     """A finite number, or None if it is absent."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None

@@ -77,7 +77,7 @@ class Draw:
         if kind == "group":
             says = self.word([f"with {column.called} V", *column.says])
             return f"{name} = '{value}'", says.replace("V", str(value))
-        value, more = rounded(value, column), self.rng.random() < 0.5
+        value, more = rounded(int(value), column), self.rng.random() < 0.5
         pair = (f"with {column.called} over V", f"with {column.called} under V")
         says = self.word([pair, column.says] if column.says else [pair])[0 if more else 1]
         return f"{name} {'>' if more else '<'} {value}", says.replace("V", str(value))

@@ -1,6 +1,7 @@
 """verl's FSDP2 engines on the CPU. Imported when an engine is looked up (see platform.py)."""
 
 from contextlib import contextmanager
+from typing import Any
 
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
@@ -18,11 +19,13 @@ def _as_trainable(engine_config):
 
 
 class _OnCPU:
+    engine_config: Any  # of verl's engine
+
     def _build_fsdp_module(self, module):
         # transformer_impl.py (0.9.1) gives forward-only engines CPUOffloadPolicy(pin_memory=True):
         # pinned memory needs an accelerator, and here the parameters are on the CPU anyway.
         with _as_trainable(self.engine_config):
-            return super()._build_fsdp_module(module)
+            return super()._build_fsdp_module(module)  # type: ignore[misc] # it stands beside verl's engine
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")

@@ -9,6 +9,7 @@ no accelerator is found.
 import resource
 import types
 from contextlib import nullcontext
+from typing import Any
 
 import psutil
 import torch
@@ -21,7 +22,7 @@ def _nothing(*_args, **_kwargs) -> None:
 
 def device_module() -> types.ModuleType:
     """A stand-in for `torch.cuda`: the functions that verl calls on the device's module. Bytes."""
-    module = types.ModuleType("verl_lab_cpu_device")
+    module: Any = types.ModuleType("verl_lab_cpu_device")
     for name in [
         "empty_cache",
         "synchronize",

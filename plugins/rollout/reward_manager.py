@@ -39,7 +39,8 @@ class RewardManager(NaiveRewardManager):
         super().__init__(config, tokenizer, compute_score, *served, **served_by_name)
         function = config.reward.custom_reward_function
         if function.path or not OmegaConf.select(config, "reward.sandbox_fusion.url"):
-            self.function = (function.path, function.name) if function.path else VERLS
+            own = (function.path, function.name)
+            self.function: tuple[str, str] = own if function.path else VERLS
             options = function.get("reward_kwargs")
             self.options = OmegaConf.to_container(options, resolve=True) if options else {}
             self.limits = Limits(**config.lab.reward_limits)

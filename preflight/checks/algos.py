@@ -25,7 +25,7 @@ def check_algo_files(config: DictConfig) -> str | None:
 
 def check_options(config: DictConfig) -> str | None:
     """Options of an estimator: those that its function takes, of the kind it takes, and it is selected."""
-    node = OmegaConf.select(config, "algorithm") or {}
+    node = OmegaConf.select(config, "algorithm") or OmegaConf.create({})
     for name in algos.names("compute_advantage"):
         if (options := node.get(name)) is None:
             continue

@@ -122,8 +122,8 @@ def check_keep_best(config: DictConfig) -> str | None:
         f"{key}={value}" for key, value in values.items() if isinstance(value, int) and value < 1
     ]
     if off:
-        off = " and ".join(off)
-        return f"lab.keep_best chooses among steps that are validated and saved, and {off} leaves only the last one."
+        both = " and ".join(off)
+        return f"lab.keep_best chooses among steps that are validated and saved, and {both} leaves only the last one."
     return None
 
 

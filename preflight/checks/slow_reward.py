@@ -69,8 +69,9 @@ def check_reward(config: DictConfig) -> str | None:
         tried += [] if reference is None else [(file, number, row, reference, True)]
         tried.append((file, number, row, "", False))
     results = asyncio.run(score_all(subject, [(row, answer) for _, _, row, answer, _ in tried]))
-    for (file, number, _, _, reference), result in zip(tried, results, strict=True):
-        if wrong := fault(result, subject.bars["reference" if reference else "empty"], reference):
+    for (file, number, _, _, is_reference), result in zip(tried, results, strict=True):
+        bar = subject.bars["reference" if is_reference else "empty"]
+        if wrong := fault(result, bar, is_reference):
             return f"{file}, row {number}: {' '.join(wrong.split())[:300]}."
     references = [result["score"] for row, result in zip(tried, results, strict=True) if row[-1]]
     empty = [result["score"] for row, result in zip(tried, results, strict=True) if not row[-1]]

@@ -12,7 +12,7 @@ import logging
 import time
 import urllib.request
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -56,7 +56,8 @@ class Judge:
         self.slots = asyncio.Semaphore(options.concurrency)
         self.next_turn = 0.0
         self.asking: dict[str, asyncio.Task] = {}
-        self.session, self.users = None, 0
+        self.session: aiohttp.ClientSession | None = None
+        self.users = 0  # of the session
         self.answered, self.failed_in_a_row, self.unusable = False, 0, ""
         url = urlsplit(self.url)
         bypass = urllib.request.proxy_bypass(url.hostname)
@@ -188,7 +189,7 @@ class Judge:
             return self._read(data, word)
         return self._error(status, data, wish_s)
 
-    def _read(self, data: object, word: str | None) -> Reply:
+    def _read(self, data: Any, word: str | None) -> Reply:
         """A chat completion's score."""
         try:
             choice = data["choices"][0]

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 FIELD = re.compile(r"\{\{\s*([\w-]+)\s*\}\}")
 REPLY_CHARACTERS = 16_000  # of a reply's end: a verdict is short, and stands last
@@ -32,7 +33,7 @@ def plain(value: object) -> str:
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def conversation(messages: object) -> str:
+def conversation(messages: Any) -> str:
     """A prompt as text: of one message its content, of several each with its role."""
     if isinstance(messages, str):
         return messages

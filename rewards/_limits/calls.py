@@ -50,7 +50,8 @@ class Limits(NamedTuple):
     loop_timeout_s: float | None = None  # a call that stays in the event loop; None: it is trusted
 
 
-_inherited = contextvars.ContextVar("limits", default=None)  # by rewards that a reward calls
+# by rewards that a reward calls
+_inherited = contextvars.ContextVar[Limits | None]("limits", default=None)
 
 
 class RewardError(Raised):

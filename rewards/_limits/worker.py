@@ -291,7 +291,7 @@ def main(fd: int, ppid: int, processes: int, memory_mib: int | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for stream in (sys.stdout, sys.stderr):  # what rewards print goes where the parent's does
-        stream.reconfigure(errors="backslashreplace", line_buffering=True)
+        stream.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     server = Server(socket.socket(fileno=fd), processes, memory_mib)
     try:
         server.run(ppid)

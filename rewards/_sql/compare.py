@@ -15,6 +15,7 @@ built for the purpose).
 import marshal
 import time
 from collections import Counter, namedtuple
+from collections.abc import Iterable
 from hashlib import blake2b
 from itertools import chain, repeat
 
@@ -45,7 +46,7 @@ def dumps_each(values) -> list[bytes]:
     return list(map(marshal.dumps, values, repeat(2)))
 
 
-def bag_of(parts: list[bytes]) -> bytes:
+def bag_of(parts: Iterable[bytes]) -> bytes:
     return digest(b"".join(sorted(parts)))
 
 
@@ -119,10 +120,10 @@ class Result:
         """
         colours = list(map(bag_of, self.cells))
         while len(set(colours)) < len(colours) and len(set(colours)) < len(set(self.columns)):
-            rows = (
+            coloured = (
                 sorted(map(bytes.__add__, colours, row)) for row in zip(*self.cells, strict=True)
             )
-            rows = [digest(b"".join(row)) for row in rows]
+            rows = [digest(b"".join(row)) for row in coloured]
             bags = [bag_of(list(map(bytes.__add__, rows, column))) for column in self.cells]
             finer = list(map(digest, map(bytes.__add__, colours, bags)))
             if len(set(finer)) <= len(set(colours)):

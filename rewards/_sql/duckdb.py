@@ -25,7 +25,7 @@ from rewards._sql.guard import Clock
 from rewards._sql.url import file_of
 
 POLL_S = 0.02
-CONFIG = {
+CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,
     "enable_external_access": False,
     "lock_configuration": True,

@@ -19,6 +19,7 @@ import re
 import time
 from decimal import Decimal
 from itertools import chain
+from typing import Any
 
 from rewards._sql.compare import Result, short
 from rewards._sql.guard import Clock, Fault
@@ -69,7 +70,7 @@ class Engine:
         self.url = url
         self.heap_bytes = heap_bytes
         self.clock = clock
-        self.connection = None
+        self.connection: Any = None  # the driver's
         self.tables: set[str] = set()
         self.table_read = False
 

@@ -106,6 +106,10 @@ class Clock:
     deadline = 0.0
     timeout_s = 0.0  # of it
 
+    def connecting(self, most_s: float) -> contextlib.AbstractContextManager:
+        """Waiting for a server, which is not the query's time."""
+        raise NotImplementedError
+
 
 class Database:
     """One guarded read-only connection."""
@@ -122,8 +126,8 @@ class Database:
         run = self.connection.execute
         run("PRAGMA temp_store=memory")
         run(f"PRAGMA hard_heap_limit={heap_bytes}")
-        schema = run("SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view')")
-        schema = schema.fetchall()
+        found = run("SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view')")
+        schema = found.fetchall()
         self.tables = {name.lower() for name, _ in schema}
         # A virtual table sets itself up at its first use, by statements the authorizer would deny.
         virtual = [name for name, sql in schema if (sql or "").lower().startswith("create virtual")]

@@ -77,11 +77,11 @@ class Pool:
         """
         job = self.results.get(key)
         known = job is not None
-        if known and type(job) is not Job:
-            return job, True
-        if not known:
+        if job is None:
             job = self.results[key] = Job(key, message, limit_s)
             self.queue.append(job)
+        elif not isinstance(job, Job):  # it has been answered
+            return job, True
         waiter = self.loop.create_future()  # one each: a caller who is cancelled goes alone
         job.waiters.append(waiter)
         self.end_turn()

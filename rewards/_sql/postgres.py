@@ -19,6 +19,7 @@ import re
 import psycopg
 from psycopg import capabilities
 from psycopg.adapt import AdaptersMap, Loader
+from psycopg.types.numeric import FloatLoader, IntLoader
 
 from rewards._sql.engines import CHUNK_ROWS, CONNECT_S, Engine, number
 
@@ -72,9 +73,9 @@ def _adapters() -> AdaptersMap:
     types = psycopg.adapters.types
     adapters = AdaptersMap(types=types)
     for name in ("int2", "int4", "int8", "oid"):
-        adapters.register_loader(name, psycopg.types.numeric.IntLoader)
+        adapters.register_loader(name, IntLoader)
     for name in ("float4", "float8"):
-        adapters.register_loader(name, psycopg.types.numeric.FloatLoader)
+        adapters.register_loader(name, FloatLoader)
     adapters.register_loader("bytea", psycopg.types.string.ByteaLoader)
     adapters.register_loader("numeric", Number)
     adapters.register_loader("bool", Boolean)

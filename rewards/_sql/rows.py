@@ -6,6 +6,7 @@ from itertools import chain
 from math import isclose, isfinite
 
 REL_TOL = 1e-6
+RANKS: dict[type, int] = {str: 2, bytes: 3}  # NULL is 0, a number 1
 
 
 def strict_match(
@@ -100,7 +101,7 @@ def _close(a, b) -> bool:
 def _rank(value) -> tuple:
     if value is None:
         return (0, 0)
-    return ({str: 2, bytes: 3}.get(type(value), 1), value)
+    return (RANKS.get(type(value), 1), value)
 
 
 def soft_f1(reference_rows: list[tuple], rows: list[tuple]) -> float:
@@ -112,7 +113,7 @@ def soft_f1(reference_rows: list[tuple], rows: list[tuple]) -> float:
     references, mine = set(reference_rows), set(rows)
     if not references and not mine:
         return 1.0
-    hits = len(references & mine)
+    hits: float = len(references & mine)
     pairs = _pairs(_sorted(references - mine), _sorted(mine - references))
     extra = len(mine) - hits - len(pairs)
     missing = len(references) - hits - len(pairs)

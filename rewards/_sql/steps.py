@@ -9,6 +9,7 @@ Not seen: a name in single quotes, which SQLite takes for a table's where nothin
 
 from collections import namedtuple
 from functools import lru_cache
+from typing import Any
 
 from sqlglot import exp
 from sqlglot.dialects import SQLite
@@ -33,8 +34,8 @@ def locate(response: str, sql: str) -> int:
     start = lower.rfind("</think>") + len("</think>") if "</think>" in lower else 0
     end = lower.find("<think>", start)
     end = len(lower) if end < 0 else end
-    places = range(len(response))  # a slice of it is a place
-    found = _fences(places, lower, start, end) or _tags(places, lower, start, end)
+    places: Any = range(len(response))  # in place of the text: a slice of it is a place
+    found: list[Any] = _fences(places, lower, start, end) or _tags(places, lower, start, end)
     if found:
         return response.index(sql, found[-1].start)
     at = response.rindex(sql, start, end)  # a bare statement: the last one that starts a line

@@ -31,6 +31,7 @@ import sys
 import time
 import traceback
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import lru_cache
 from operator import and_
 
@@ -56,7 +57,7 @@ class Alarm(Clock):
 
     length_s = 0.0
     good_until = 0.0
-    running = bytearray(2)  # shared with the supervisor; see supervise
+    running: bytearray | mmap.mmap = bytearray(2)  # shared with the supervisor; see supervise
 
     def set(self, timeout_s: float, grace_s: float) -> float:
         """Start the time of a query; returns the time."""
@@ -234,7 +235,7 @@ def serve(memory_bytes: int, running: mmap.mmap, extra_bytes: int) -> None:
     gc.set_threshold(50_000)  # rows are many and never in cycles
     runner = Runner(memory_bytes)
     runner.alarm.running = running
-    kinds = {"reference": runner.reference, "score": runner.score}
+    kinds: dict[str, Callable] = {"reference": runner.reference, "score": runner.score}
     while True:
         batch = marshal.loads(read_exactly(int.from_bytes(read_exactly(4), "little")))
         started = time.monotonic()

@@ -48,13 +48,13 @@ def read(response: str) -> Code:
     blocks, prose = split(response)
     body, fences, broken, comments = [], [], [], set()
     for language, text in blocks:
-        tree = parse(text)
+        tree, notes = parse(text)
         if tree is None:
             broken.append(language)
         elif not all(isinstance(s, IDLE) or getattr(s, "value", s) is None for s in tree.body):
             body += tree.body
             fences.append(language)
-            comments |= tree.comments
+            comments |= notes
         elif language == "bare":
             prose += "\n" + text
     outcome = "parsed" if fences else "no_code"
@@ -79,23 +79,23 @@ def split(response: str) -> tuple[list[tuple[str, str]], str]:
     return [("bare", "\n".join(code))] if code else [], "\n".join(other)
 
 
-def parse(code: str) -> ast.Module | None:
-    """The tree; None if this is not Python, or too deep to be read."""
+def parse(code: str) -> tuple[ast.Module | None, set[str]]:
+    """The tree and the comments; None for the tree if this is not Python, or too deep to be read."""
     brackets = ((mark in "([{") - (mark in ")]}") for mark in code)
     if max(accumulate(brackets), default=0) > DEPTH:
-        return None
+        return None, set()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of "\d" in the model's code
             tree = ast.parse(code)
             tokens = tokenize.generate_tokens(io.StringIO(code).readline)
-            tree.comments = {token.string for token in tokens if token.type == tokenize.COMMENT}
+            comments = {token.string for token in tokens if token.type == tokenize.COMMENT}
     except (SyntaxError, ValueError, MemoryError, RecursionError, tokenize.TokenError):
-        return None
-    level = [tree]
+        return None, set()
+    level: list[ast.AST] = [tree]
     for _ in range(DEPTH + 1):
         level = [child for node in level for child in ast.iter_child_nodes(node)]
-    return None if level else tree
+    return None if level else tree, comments
 
 
 def words(name: str) -> str:
@@ -128,6 +128,7 @@ def called(call: ast.Call) -> str:
 
 def names(node: ast.AST) -> frozenset[str]:
     """All names in some code; kept with the node."""
-    if not hasattr(node, "names"):
-        node.names = frozenset(filter(None, map(name_of, ast.walk(node))))
-    return node.names
+    kept = vars(node)
+    if "names" not in kept:
+        kept["names"] = frozenset(filter(None, map(name_of, ast.walk(node))))
+    return kept["names"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rewards._trading.code import called, name_of, names
 
-FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 ENDS = (ast.Return, ast.Raise, ast.Break, ast.Continue)
 QUIET = {"print", "log", "debug", "info", "warning", "error", "exception", "display"}
 
@@ -25,7 +25,8 @@ class Step:
     writes: set[str]  # the variable, column or attribute
     leaves: bool  # the code
     guards: tuple[ast.expr, ...]  # the conditions that it stands under
-    function: ast.AST | None  # that it stands in
+    function: Function | None  # that it stands in
+    dead: bool = False  # nobody calls its function
     live: bool = False
 
     def __post_init__(self):
@@ -39,14 +40,15 @@ class Flow:
     def __init__(self, tree: ast.Module):
         self.steps: list[Step] = []
         self._bodies: set[str] = set()
+        self._inner: set[Function] = set()  # functions that only other code here can call
         self._block(tree.body, (), None)
         self.undefined = undefined(tree)
         self.data = self._data(tree)  # names that hold some
         self._mark_live()
 
-    def _block(self, body: list[ast.stmt], guards: tuple, function: ast.AST | None) -> None:
+    def _block(self, body: list[ast.stmt], guards: tuple, function: Function | None) -> None:
         for node in body:
-            if isinstance(node, FUNCTION):
+            if isinstance(node, Function):
                 self._function(node, function)
             elif isinstance(node, ast.If | ast.While):
                 if names(node.test) or getattr(node.test, "value", False):  # not `if 0`
@@ -62,14 +64,15 @@ class Flow:
             if isinstance(node, ENDS):
                 return
 
-    def _function(self, node: ast.AST, outer: ast.AST | None) -> None:
+    def _function(self, node: Function, outer: Function | None) -> None:
         body = ast.dump(ast.Module(node.body, []))
         if body not in self._bodies:  # or it is the same again under another name
             self._bodies.add(body)
-            node.inner = bool(outer) or (node.name[0] == "_" and not node.name.startswith("__"))
+            if outer or (node.name[0] == "_" and not node.name.startswith("__")):
+                self._inner.add(node)
             self._block(node.body, (), node)
 
-    def _statement(self, node: ast.stmt, guards: tuple, function: ast.AST | None) -> None:
+    def _statement(self, node: ast.stmt, guards: tuple, function: Function | None) -> None:
         value = getattr(node, "value", None) or getattr(node, "iter", None)
         given = isinstance(value, ast.Yield | ast.YieldFrom | ast.Await)
         value = value.value if given else value
@@ -80,7 +83,8 @@ class Flow:
             name = getattr(function, "name", "")
             self.steps.append(Step(name, [value], {name}, True, *where))
         elif not isinstance(node, ast.Expr):
-            for target in getattr(node, "targets", None) or [node.target]:
+            targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
+            for target in filter(None, targets):  # `type X = int` has none
                 self._assign(target, value, *where)
         elif isinstance(value, ast.Call) and called(value) not in QUIET:
             rows = getattr(value.func, "value", None)  # `rows.append(x)` puts x into rows
@@ -89,8 +93,9 @@ class Flow:
 
     def _assign(self, target: ast.expr, value: ast.expr, *where) -> None:
         if isinstance(target, ast.Tuple | ast.List):
-            both = isinstance(value, ast.Tuple) and len(value.elts) == len(target.elts)
-            values = value.elts if both else [value] * len(target.elts)
+            values = [value] * len(target.elts)
+            if isinstance(value, ast.Tuple) and len(value.elts) == len(target.elts):
+                values = value.elts
             for one, its in zip(target.elts, values, strict=True):
                 self._assign(one, its, *where)
             return
@@ -115,8 +120,8 @@ class Flow:
         used = set()
         for step in self.steps:
             used |= step.reads - {getattr(step.function, "name", "")}
-        for step in self.steps:  # nobody calls its function
-            step.dead = getattr(step.function, "inner", False) and step.function.name not in used
+        for step in self.steps:
+            step.dead = step.function in self._inner and step.function.name not in used
         leaving = (step.reads for step in self.steps if step.leaves and not step.dead)
         needed = self.closure(set().union(*leaving), forward=False)
         for step in self.steps:

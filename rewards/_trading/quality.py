@@ -5,12 +5,12 @@ import re
 
 from rewards import _text
 from rewards._trading.code import Code
-from rewards._trading.flow import FUNCTION, Flow
+from rewards._trading.flow import Flow, Function
 
 FENCES = {"bare": 0.0, "": 0.7}  # any other: a fence that says python
 NAME = re.compile(r"_*[a-z][a-z0-9]*(_[a-z0-9]+)*_*|[A-Z][A-Z0-9_]*|_?([A-Z][a-z0-9]+)+")
 SHORT = set(_text.load("trading.yaml")["short_names"].split())
-DEFINED = (*FUNCTION, ast.ClassDef)
+DEFINED = Function | ast.ClassDef
 FULL_STEPS = 6  # a value's steps through the code: fewer are a snippet
 
 

@@ -8,8 +8,9 @@ live (see `flow`): what nothing depends on does not count.
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
+from typing import Any
 
 from rewards import _text
 from rewards._trading.code import called, name_of, names, words
@@ -88,8 +89,11 @@ class Strategy:
         self.words.update(words(text[:SIDE_CHARS]).split("_") if isinstance(text, str) else ())
         if not self._computes(node):
             return
-        parts = [*node.args, *node.keywords] if isinstance(node, ast.Call) else [node]
-        parts = node.comparators if isinstance(node, ast.Compare) else parts
+        parts: Sequence[ast.AST] = [node]
+        if isinstance(node, ast.Call):
+            parts = [*node.args, *node.keywords]
+        elif isinstance(node, ast.Compare):
+            parts = node.comparators
         numbers = [o for part in parts for o in outcomes_of(part) if isinstance(o, int | float)]
         if isinstance(node, ast.Call):  # `self.I(talib.SMA, ...)` calls its first argument
             functions = (arg for arg in node.args if isinstance(arg, ast.Attribute))
@@ -130,8 +134,8 @@ class Strategy:
 
     def _side(self, step: Step, label: str, values: list[ast.expr]) -> None:
         """Take down whether a value enters or leaves the market on a condition."""
-        tests = (*values, *step.guards)
-        tests = [t for t in tests if self._compares(t) or names(t) & self._conditions]
+        either = (*values, *step.guards)
+        tests = [t for t in either if self._compares(t) or names(t) & self._conditions]
         if not tests:
             return
         kinds = families("single", [label])
@@ -157,11 +161,11 @@ def bindings(step: Step) -> Iterator[tuple[str, list[ast.expr]]]:
             yield node.arg, [node.value]
         elif isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
-                if isinstance(getattr(key, "value", None), str):
+                if isinstance(key, ast.Constant) and isinstance(key.value, str):
                     yield key.value, [value]
 
 
-def outcomes_of(node: ast.AST) -> Iterator[object]:
+def outcomes_of(node: ast.AST) -> Iterator[Any]:
     """The constants that an expression may come out as: not those that it compares, or indexes."""
     if isinstance(node, ast.Constant):
         yield node.value
