@@ -13,7 +13,7 @@ from launcher.stages import StageError
 
 
 def make_pairs(groups: list[list[dict]], pairs_per_prompt: int, margin: float):
-    """Preference rows of a round, and what there is to say of them.
+    """Preference rows of a round, and their counts.
 
     Args:
         groups: the answers to each prompt: lines with `prompt`, `output`, `score`, `masked`.

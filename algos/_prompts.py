@@ -1,4 +1,4 @@
-"""The prompts of a job that samples: whose they are, how many answers each, and what verl is told.
+"""The prompts of a job that samples: which they are, how many answers each gets, and verl's config for it.
 
 The job is verl's validation (`trainer.val_only`). Each answer wanted is a row of its data with a
 `row_id` KIND-PROMPT-ANSWER; plugins/rollout/sampling.py samples it as its kind says ("train" or "val") and

@@ -61,7 +61,7 @@ def means(totals: dict[str, torch.Tensor], prefix: str) -> dict[str, float]:
 
 
 class Log(Tracking):
-    """verl's loggers, told what else validation found."""
+    """verl's loggers, which also get our metrics of validation."""
 
     def __init__(self, worker: Worker, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data_prep import _dumps, _rows, _schema, _scoring
+from data_prep import _dataset, _dumps, _schema, _scoring
 from data_prep._read import BadRow, Broken
 from data_prep._split import Split
 from preflight.mistakes import Mistake
@@ -25,17 +25,24 @@ from rewards._rows import RESPONSE_KEYS, RowError, ground_truth_of, info_of
 def add_options(parser: argparse.ArgumentParser, name: str) -> None:
     """The options of both commands."""
     parser.add_argument("source", type=Path, metavar="ANSWERS", help="a file, or a run's folder")
-    parser.add_argument("--reward", help="score the answers with it; default: the rows' own scores")
     parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="of the reward"
+        "--reward", help="reward that scores the answers (default: the rows have a score)"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of the reward",
     )
     parser.add_argument(
         "--val-share",
-        type=_rows.val_share,
+        type=_dataset.val_share,
         default=0.05,
-        help="of the prompts that aren't for validation already (%(default)s)",
+        help="share for validation, of the prompts that are not for validation already (%(default)s)",
     )
-    _rows.add_options(parser, name)
+    _dataset.add_options(parser, name)
 
 
 def messages(value: object) -> list:
@@ -52,9 +59,9 @@ def candidates(source: Iterator) -> Iterator[tuple[int, dict | Broken]]:
         some, scores = row["responses"], row.get("scores")
         rest = {k: v for k, v in row.items() if k not in ("responses", "scores")}
         if not isinstance(some, list) or not some:
-            yield number, Broken(json.dumps(row, default=str), "responses: no list of answers")
+            yield number, Broken(json.dumps(row, default=str), "responses: not a list of answers")
         elif scores is not None and (not isinstance(scores, list) or len(scores) != len(some)):
-            why = f"scores: no list of {len(some)}, one a response"
+            why = f"scores: not a list of {len(some)} numbers, one for each response"
             yield number, Broken(json.dumps(row, default=str), why)
         else:
             for i, one in enumerate(some):
@@ -79,10 +86,10 @@ def normal(row: dict, scored: bool, steps: bool) -> dict:
     problems = [p.replace("steps[0]", "response") for p in _schema.check("process", form)]
     result = row["result"] if isinstance(row.get("result"), Mapping) else row
     if not scored and "score" not in result:
-        problems.append("score: missing; --reward NAME scores the answers")
+        problems.append("score: missing; use --reward NAME to score the answers")
     if not scored and steps and not parts(result.get("steps")):
         problems.append(
-            "steps: no list of [start, end, score]; --reward NAME makes them, or --outcome"
+            "steps: not a list of [start, end, score]; use --reward NAME, which makes them, or --outcome"
         )
     if scored and missing:
         problems.append(missing)
@@ -108,7 +115,7 @@ def is_number(value: object) -> bool:
 
 
 def collect(
-    rows: _rows.Rows, args: argparse.Namespace, split: Split, folder: Path, steps: bool
+    rows: _dataset.Rows, args: argparse.Namespace, split: Split, folder: Path, steps: bool
 ) -> Path:
     """Write the good answers to a file, in normal form; the others are rejected or left out."""
     file = folder / "answers.jsonl"
@@ -137,7 +144,7 @@ def inputs(source: Path) -> list[Path]:
 
 
 def number(value: object) -> float:
-    """A score as a number; NaN for what is none, and for infinity."""
+    """A score as a number; NaN for infinity and for what is not a number."""
     try:
         found = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -146,7 +153,7 @@ def number(value: object) -> float:
 
 
 def graded(
-    rows: _rows.Rows, args: argparse.Namespace, split: Split, folder: Path, steps: bool = False
+    rows: _dataset.Rows, args: argparse.Namespace, split: Split, folder: Path, steps: bool = False
 ) -> Iterator[tuple[dict, float]]:
     """(answer in normal form with its `result`, its score) of every answer that could be graded.
 
@@ -167,6 +174,8 @@ def graded(
             if math.isnan(value):
                 rows.leave_out("not_graded")
             elif steps and not parts(result.get("steps")):
-                raise Mistake(f"--reward {args.reward} gives no steps; --outcome needs none")
+                raise Mistake(
+                    f"--reward {args.reward} gives no steps; --outcome does not need them"
+                )
             else:
                 yield answer, value

@@ -12,29 +12,35 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import _rows
+from data_prep import _dataset
 from data_prep._read import BadRow
 from data_prep._split import Split
 from preflight.mistakes import Mistake
 
 
 def add_options(parser: argparse.ArgumentParser, source: str) -> None:
-    """The options of the map; `source` says what the name of the data is taken from."""
+    """The options of the map; `source`: what gives the data its name, in the help."""
     parser.add_argument("--prompt", required=True, help="the user's message (text)")
-    parser.add_argument("--answer", help="the ground truth (text); without it, it is empty")
-    parser.add_argument("--response", help="SFT: the assistant's message (text); default --answer")
-    parser.add_argument("--system", help="system message (text; a bare word is no field here)")
+    parser.add_argument("--answer", help="the ground truth (text); empty without this option")
     parser.add_argument(
-        "--db", help="field with a database: a URL, or a file relative to the source's folder"
+        "--response", help="the assistant's message in SFT rows (text; default: --answer)"
+    )
+    parser.add_argument(
+        "--system", help="system message: a text, with {{field}} for the value of a field"
+    )
+    parser.add_argument(
+        "--db", help="field that names a database: a URL, or a file relative to the source's folder"
     )
     parser.add_argument(
         "--extra",
         type=lambda names: names.split(","),
         default=[],
         metavar="A,B",
-        help="fields to carry into extra_info",
+        help="fields to copy into extra_info",
     )
-    parser.add_argument("--data-source", help=f"name for the reward; default the {source}'s name")
+    parser.add_argument(
+        "--data-source", help=f"name of the data in each row (default: the {source}'s name)"
+    )
     parser.add_argument("--ability", default="general", help="kind of task (%(default)s)")
 
 
@@ -103,7 +109,7 @@ class Mapper:
         # the fields of extra_info
         self.extra = dict.fromkeys([*args.extra, *(["db"] if args.db else [])], pa.string())
 
-    def add_all(self, rows: _rows.Rows, source: Iterable, name: str, given: str = "") -> None:
+    def add_all(self, rows: _dataset.Rows, source: Iterable, name: str, given: str = "") -> None:
         """Add what `source` yields; `given` is its split, if it is of one."""
         for number, row in rows.reading(source, name):
             rows.keep(number, row, partial(self.placed, given))

@@ -32,5 +32,5 @@ def stream(name: str, config: str | None, split: str) -> Iterator[dict]:
 
 def _why(error: BaseException) -> str:
     """What happened, in a line: the messages of the error and of its cause."""
-    said = [str(e) or type(e).__name__ for e in (error, error.__cause__) if e is not None]
-    return " ".join(": ".join(dict.fromkeys(said)).split())[:300]
+    messages = [str(e) or type(e).__name__ for e in (error, error.__cause__) if e is not None]
+    return " ".join(": ".join(dict.fromkeys(messages)).split())[:300]

@@ -1,6 +1,6 @@
 """Reads rows from JSONL, JSON, CSV, TSV and parquet, one at a time.
 
-The format is told by the content (parquet, a JSON array, else JSONL), CSV and TSV by their ending.
+The content says which format it is (parquet, a JSON array, else JSONL); CSV and TSV are known by their ending.
 A row that can't be read comes as `Broken`, so that it is counted instead of ending the run. Bytes
 that aren't UTF-8 come as lone surrogates, which the schema check reports.
 """
@@ -44,7 +44,7 @@ def read(file: Path) -> Iterator[dict | Broken]:
     if start == b"PAR1":
         return _parquet(file)
     if start[:2] in FOREIGN:
-        raise Mistake(f"{file} is {FOREIGN[start[:2]]}; UTF-8 text or parquet, please")
+        raise Mistake(f"{file} is {FOREIGN[start[:2]]}: make it UTF-8 text or parquet")
     return _text(file)
 
 
@@ -124,7 +124,7 @@ def _array(f: IO[str], file: Path) -> Iterator[dict | Broken]:
         text, at = f.read(PIECE), 0
         if not text:
             return
-    raise Mistake(f"{file} goes on behind the end of its JSON array: {text[at:].strip()[:40]!r}")
+    raise Mistake(f"{file} goes on after the end of its JSON array: {text[at:].strip()[:40]!r}")
 
 
 def _csv(f: IO[str], file: Path) -> Iterator[dict | Broken]:

@@ -32,7 +32,7 @@ def connect(file: Path) -> sqlite3.Connection:
 def execute(conn: sqlite3.Connection, sql: str, timeout_s: float = TIMEOUT_S) -> int:
     """Run a query to its end and return the number of its rows (they aren't kept).
 
-    Raises sqlite3.Error, also for a statement that is no query; TimeoutError past `timeout_s`.
+    Raises sqlite3.Error, also for a statement that is not a query; TimeoutError past `timeout_s`.
     """
     end = time.monotonic() + timeout_s
     conn.set_progress_handler(lambda: time.monotonic() > end, 10_000)

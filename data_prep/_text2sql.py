@@ -1,7 +1,7 @@
 """Shared by `spider` and `bird`: questions with reference answers over a folder of SQLite databases.
 
-Every reference is executed once, read-only and with a time limit; a row whose reference answer fails, or whose
-database is missing, is bad. The schema in the prompt is read from the database itself.
+Every reference answer is executed once, read-only and with a time limit; a row whose reference answer
+fails, or whose database is missing, is bad. The schema in the prompt is read from the database itself.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import _rows, _sqlite
+from data_prep import _dataset, _sqlite
 from data_prep._read import Broken, read
 from preflight.mistakes import Mistake
 
@@ -48,18 +48,22 @@ class Asked:
 
 def add_options(parser: argparse.ArgumentParser, name: str) -> None:
     """The options of both benchmarks."""
-    parser.add_argument("source", type=Path, metavar="FOLDER", help="in the official layout")
+    parser.add_argument("source", type=Path, metavar="FOLDER", help="folder in the official layout")
     parser.add_argument(
-        "--sample-rows", type=int, default=0, metavar="K", help="rows a table in the prompt (0)"
+        "--sample-rows",
+        type=int,
+        default=0,
+        metavar="K",
+        help="rows of each table that the prompt shows (0)",
     )
     parser.add_argument(
         "--val-share",
-        type=_rows.val_share,
+        type=_dataset.val_share,
         default=0.2,
-        help="share of questions for validation if there is one split only (%(default)s)",
+        help="share of questions for validation, if there is only one split (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of that split by database (0)")
-    _rows.add_options(parser, name)
+    parser.add_argument("--seed", type=int, default=0, help="seed of that split by database (0)")
+    _dataset.add_options(parser, name)
 
 
 def find(source: Path, name: str) -> Path | None:
@@ -151,7 +155,7 @@ def run(
         )
     benchmark = Benchmark(name, args.sample_rows)
 
-    def keep(rows: _rows.Rows, part: Part, number: int, row: dict | Broken) -> None:
+    def keep(rows: _dataset.Rows, part: Part, number: int, row: dict | Broken) -> None:
         if isinstance(row, Broken):
             rows.reject(number, row.text, row.why)
             return
@@ -166,11 +170,11 @@ def run(
             return
         rows.add(number, row, rl, sft)
 
-    def fill(rows: _rows.Rows) -> None:
+    def fill(rows: _dataset.Rows) -> None:
         for part, some in loaded:
             for number, row in rows.reading(some, part.file.name, len(some)):
                 keep(rows, part, number, row)
         rows.notes["empty_references"] = benchmark.empty_references
 
     databases = [db for part in parts for db in part.databases.glob("*/*.sqlite")]
-    _rows.make(name, args, fill, EXTRA, [*{part.file for part in parts}, *databases])
+    _dataset.make(name, args, fill, EXTRA, [*{part.file for part in parts}, *databases])

@@ -1,8 +1,9 @@
 """BIRD: a local folder with train.json, train_databases/, dev.json and dev_databases/.
 
-The files may lie in sub-folders, as the two official archives unpack. With only one of the two
-splits there, it is split by database. The evidence goes into the prompt. References are executed once;
-rows whose reference answer fails or whose database is missing are bad. Writes RL and SFT rows.
+The files may lie in sub-folders, as the two official archives unpack them. If only one of the two
+splits is there, its questions are split by database. The evidence is part of the prompt. Every
+reference answer is executed once: a row whose reference answer fails, or whose database is missing, is
+bad. Writes RL and SFT rows.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
   python -m data_prep convert answers.jsonl            (writes answers.parquet beside it)
 The file is read twice, for the types and for the rows, so that memory does not grow with it.
-A column holds one type: whole numbers and fractions together are fractions, a missing value or
-object field is null, objects with other fields become one with all. CSV stays text, as 007 is no 7.
-A row whose value has another type than the rows before it (a text among numbers), or one that parquet
-cannot hold (a whole number above 64 bits, broken UTF-8), is bad.
+A column has one type: whole numbers and fractions together become fractions, a missing value or field
+becomes null, and objects with different fields become objects with all of them. Values of a CSV stay
+text, because 007 is not 7. A row is bad if a value has another type than in the rows before it (a text
+among numbers), or if parquet cannot hold it (a whole number above 64 bits, broken UTF-8).
 --on-bad skip writes bad rows with their reason to FILE.rejected.jsonl beside the parquet file.
 """
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from data_prep import _rows
+from data_prep import _dataset
 from data_prep._read import Broken, read
 from preflight.mistakes import Mistake
 
@@ -35,13 +35,15 @@ UNFIT = (
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("source", type=Path, metavar="FILE", help="the file to read")
-    parser.add_argument("--out", type=Path, help="default: FILE with the ending .parquet")
+    parser.add_argument(
+        "--out", type=Path, help="the parquet file (default: FILE with the ending .parquet)"
+    )
     parser.add_argument("--force", action="store_true", help="replace --out")
     parser.add_argument(
         "--on-bad",
         choices=("fail", "skip"),
         default="fail",
-        help="bad rows: fail with the first ten, or write them aside (%(default)s)",
+        help="bad rows: end with an error that shows the first ten, or write them to another file (%(default)s)",
     )
 
 
@@ -67,7 +69,7 @@ def types(file: Path) -> pa.DataType | None:
     for batch in batches(row for row in rows if not isinstance(row, Broken)):
         try:
             found = type_of(batch, found)
-        except UNFIT:  # some row is bad, which is told when it is written
+        except UNFIT:  # some row is bad; it is rejected when the rows are written
             for row in batch:
                 try:
                     found = type_of([row], found)
@@ -86,7 +88,7 @@ def fitting(batch: list, kind: pa.DataType) -> pa.Array:
     return pa.array(batch, kind)
 
 
-def write(file: Path, rows: _rows.Rows, kind: pa.DataType, writer: pq.ParquetWriter) -> int:
+def write(file: Path, rows: _dataset.Rows, kind: pa.DataType, writer: pq.ParquetWriter) -> int:
     """Write the rows that fit, reject the others; returns how many were written."""
     written = 0
     for batch in batches(rows.reading(read(file), file.name)):
@@ -126,7 +128,7 @@ def run(args: argparse.Namespace) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     # beside the file: renaming works in one file system only
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        rows, made = _rows.Rows(Path(folder), {}, args.on_bad, None), Path(folder) / out.name
+        rows, made = _dataset.Rows(Path(folder), {}, args.on_bad, None), Path(folder) / out.name
         try:
             with pq.ParquetWriter(made, pa.schema(list(kind))) as writer:
                 written = write(args.source, rows, kind, writer)

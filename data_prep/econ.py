@@ -1,24 +1,25 @@
 """Economic decisions of households: work and consumption as JSON, simulated or from your own file.
 
-Without a FILE, households are simulated: `_econ/simulate` says how, and --seed fixes everything. A FILE
-(CSV, TSV, JSON, JSONL, parquet) has a row for each household and year, with these columns:
-  employed             true, false, 1, 0, yes, no; needed
-  wealth               savings; needed
+Without a FILE, households are simulated: data_prep/_econ/simulate.py says how, and the same --seed gives
+the same rows. A FILE (CSV, TSV, JSON, JSONL, parquet) has a row for each household and year, with these columns:
+  employed             true, false, 1, 0, yes or no; required
+  wealth               savings; required
   dpi                  disposable income in a year; without it, income + transfer - tax
   income, transfer, tax, buffer_ratio
   unemployment_rate, u12 (its mean over the last year)   shares: 0.05 for 5 %
   gdp_growth, wage_inflation, price_inflation            percent: 2.0 for 2 %
-  r_okun, r_phillips   correlations, as `reward=econ` says
+  r_okun, r_phillips   correlations, as rewards/econ.py defines them
   work, consumption    the decision: from 0 to 1, both or neither
   score                how good the decision is
-  household            rows of one household land on the same side of the split (else: of one prompt)
-Empty cells, null and NaN are absent. --map tells other names: --map employed=gt_employed,u12=u_mean_12m
+  household            its name: all rows of a household are on one side of the split (without it: of a prompt)
+An empty cell, null and NaN mean that a value is absent. --map is for a file whose columns have other
+names: --map employed=gt_employed,u12=u_mean_12m
 Writes RL rows, whose ground truth is the state as JSON for `reward=econ`, and SFT rows, whose answers
 are the decisions.
 --few-shot K puts the decisions of K similar households of the training split into each prompt.
---good-only takes good decisions alone for SFT rows and examples: the best 30 % of the employed and 60 %
-of the unemployed, 15 % unemployed in all; by their score, or where there is none by what the reward
-says of the decision (its macro parts left out: a good year makes no good decision). RL rows all stay.
+--good-only takes only good decisions for SFT rows and examples: the best 30 % of the employed and 60 % of
+the unemployed, so that 15 % are unemployed. The score decides, or if there is none, the reward of the
+decision (without its macro parts: a good year does not make a good decision). All RL rows stay.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_prep import _rows
+from data_prep import _dataset
 from data_prep._econ.examples import Examples, good, pool, rewarded
 from data_prep._econ.rows import COLUMNS, checked, decision, ground_truth, prompt
 from data_prep._econ.simulate import simulate
@@ -63,22 +64,35 @@ def _names(text: str) -> dict[str, str]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this source."""
-    parser.add_argument("source", nargs="?", type=Path, metavar="FILE", help="file of states")
-    parser.add_argument("--map", type=_names, metavar="NAME=COLUMN,...", help="the file's columns")
+    parser.add_argument(
+        "source",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="file of states (default: simulated)",
+    )
+    parser.add_argument(
+        "--map", type=_names, metavar="NAME=COLUMN,...", help="names of the file's columns"
+    )
     for name, default in SIMULATION.items():
-        help_text = f"without FILE: of the simulation ({default})"
+        help_text = f"of the simulation, without FILE ({default})"
         parser.add_argument(f"--{name}", type=_from(int(name != "seed")), help=help_text)
     parser.add_argument(
         "--few-shot",
         type=_from(2),  # an employed and an unemployed household
         metavar="K",
-        help="examples in each prompt, 2 or more",
+        help="number of examples in each prompt, 2 or more",
     )
-    parser.add_argument("--good-only", action="store_true", help="SFT and examples: good decisions")
     parser.add_argument(
-        "--val-share", type=_rows.val_share, default=0.05, help="of households (0.05)"
+        "--good-only", action="store_true", help="only good decisions in SFT rows and examples"
     )
-    _rows.add_options(parser, "econ")
+    parser.add_argument(
+        "--val-share",
+        type=_dataset.val_share,
+        default=0.05,
+        help="share of households for validation (0.05)",
+    )
+    _dataset.add_options(parser, "econ")
 
 
 class Source:
@@ -178,7 +192,7 @@ def run(args: argparse.Namespace) -> None:
     """Make the dataset."""
     source = Source(args)
 
-    def fill(rows: _rows.Rows) -> None:
+    def fill(rows: _dataset.Rows) -> None:
         decisions, wanted, examples = None, None, None
         if args.good_only or args.few_shot:
             decisions = survey(source)
@@ -200,4 +214,4 @@ def run(args: argparse.Namespace) -> None:
             rl, sft = forms(number, state, examples.near(state, args.few_shot) if examples else [])
             rows.add(number, row, rl, sft if wanted is None or number in wanted else None)
 
-    _rows.make("econ", args, fill, EXTRA, [source.file] if source.file else [])
+    _dataset.make("econ", args, fill, EXTRA, [source.file] if source.file else [])

@@ -1,12 +1,12 @@
 """Questions on investments: your file, or `--demo N` for a sample set made here.
 
-A row of the file (JSONL, JSON, CSV, TSV or parquet) is one of these, told a row at a time:
+Each row of the file (JSONL, JSON, CSV, TSV or parquet) has one of these two forms:
   {"query": "分析台積電的投資價值", "context": "台股投資分析", "reference": "..."}
   {"instruction": "評估風險", "input": "鴻海科技", "output": "..."}
-Only the first field must be there; a query of any length is kept, an empty one is rejected. The
-user's message is the query and, on a line of its own, the context. Writes RL rows with the
-reference as ground truth, and SFT rows where there is one. The same prompt lands on one side of
-the split. The demo's companies and figures are invented; its rows are kept in demo.jsonl.
+Only the first field is required, and it must not be empty. The user's message is the query and, on
+the next line, the context. Writes RL rows with the reference as ground truth, and SFT rows where there
+is a reference. Rows with the same prompt are on the same side of the split. The companies and figures
+of the demo are invented; its rows are kept in demo.jsonl.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import _finance_demo, _rows
+from data_prep import _dataset, _finance_demo
 from data_prep._read import read
 from data_prep._split import Split
 from preflight.mistakes import Mistake
@@ -26,16 +26,21 @@ SYSTEM = "You are a careful investment analyst."
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this source."""
     parser.add_argument("source", type=Path, nargs="?", metavar="FILE", help="the file to read")
-    parser.add_argument("--demo", type=int, metavar="N", help="no file: make N rows")
-    parser.add_argument("--seed", type=int, default=0, help="of the demo (%(default)s)")
     parser.add_argument(
-        "--system", default=SYSTEM, help="system message; '' for none (%(default)s)"
+        "--demo", type=int, metavar="N", help="make N sample rows instead of reading a file"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the demo (%(default)s)")
+    parser.add_argument(
+        "--system", default=SYSTEM, help="system message, '' for none (%(default)s)"
     )
     parser.add_argument("--val", type=Path, help="file of validation rows")
     parser.add_argument(
-        "--val-share", type=_rows.val_share, default=0.1, help="without --val (%(default)s)"
+        "--val-share",
+        type=_dataset.val_share,
+        default=0.1,
+        help="share for validation, without --val (%(default)s)",
     )
-    _rows.add_options(parser, "finance")
+    _dataset.add_options(parser, "finance")
 
 
 def fields_of(row: dict) -> tuple[str, str, str]:
@@ -87,13 +92,13 @@ def run(args: argparse.Namespace) -> None:
         rl, sft = forms_of(row, number, args.system)
         return rl, sft, split.of(rl["prompt"], given)
 
-    def fill(rows: _rows.Rows) -> None:
+    def fill(rows: _dataset.Rows) -> None:
         sources = [(given, file.name, read(file)) for given, file in files]
-        for given, name, source in sources or _rows.demo_sources(
+        for given, name, source in sources or _dataset.demo_sources(
             _finance_demo.rows(args.seed), args, rows.folder
         ):
             for number, row in rows.reading(source, name):
                 rows.keep(number, row, partial(placed, given))
 
     extra = dict.fromkeys(("query", "context"), pa.string())
-    _rows.make("finance", args, fill, extra, [file for _, file in files])
+    _dataset.make("finance", args, fill, extra, [file for _, file in files])

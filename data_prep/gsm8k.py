@@ -1,13 +1,13 @@
 """GSM8K (arXiv:2110.14168): word problems of primary school, from a local copy or from the hub.
 
-SOURCE is a folder with train.jsonl and test.jsonl (the authors' repository) or with the parquet
-files of the hub's dataset (`main`), or one such file, which is then split by --val-share. Without
-SOURCE, openai/gsm8k is read from the hub. The test rows are the validation rows; a training row with
-the question of one is left out.
-The ground truth is the number after `####`, without the commas; a row without one is bad. The prompt
-asks for the answer in the same way, which `reward=math` and verl's own scorer (`reward=none`, by the
-data source openai/gsm8k) both read. SFT rows hold the official answer without its calculator
-annotations (<<48/2=24>>).
+SOURCE is a folder with train.jsonl and test.jsonl (the authors' repository), a folder with the parquet
+files of the hub's dataset (`main`), or one such file, which --val-share then splits. Without SOURCE,
+openai/gsm8k is read from the hub. The test rows are the validation rows; a training row with the same
+question as one of them is left out.
+The ground truth is the number after `####`, without commas; a row without one is bad. The prompt asks
+for an answer in this form, which `reward=math` and verl's own reward (`reward=none`, for the data source
+openai/gsm8k) can both read. SFT rows have the official answer without its calculator annotations
+(<<48/2=24>>).
 """
 
 import argparse
@@ -15,7 +15,7 @@ import re
 from itertools import chain
 from pathlib import Path
 
-from data_prep import _hub, _rows
+from data_prep import _dataset, _hub
 from data_prep._read import Broken, read
 from data_prep._split import Split
 from preflight.mistakes import Mistake
@@ -32,11 +32,16 @@ NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this source."""
-    parser.add_argument("source", type=Path, nargs="?", help="folder or file; default: the hub")
     parser.add_argument(
-        "--val-share", type=_rows.val_share, default=0.05, help="of a single file (%(default)s)"
+        "source", type=Path, nargs="?", metavar="SOURCE", help="folder or file (default: the hub)"
     )
-    _rows.add_options(parser, "gsm8k")
+    parser.add_argument(
+        "--val-share",
+        type=_dataset.val_share,
+        default=0.05,
+        help="share of a single file for validation (%(default)s)",
+    )
+    _dataset.add_options(parser, "gsm8k")
 
 
 def find(source: Path) -> dict[str, list[Path]]:
@@ -63,7 +68,7 @@ def reference(answer: str) -> str | None:
     return number if mark and NUMBER.fullmatch(number) else None
 
 
-def add(rows: _rows.Rows, number: int, row: dict | Broken, split: Split, given: str) -> None:
+def add(rows: _dataset.Rows, number: int, row: dict | Broken, split: Split, given: str) -> None:
     """Add a row, or reject it with the reason."""
     if isinstance(row, Broken):
         rows.reject(number, row.text, row.why)
@@ -74,7 +79,7 @@ def add(rows: _rows.Rows, number: int, row: dict | Broken, split: Split, given: 
         return
     truth = reference(answer) if isinstance(answer, str) else None
     if truth is None:
-        rows.reject(number, row, "answer: no #### with a number behind it")
+        rows.reject(number, row, "answer: no #### with a number after it")
         return
     prompt = [{"role": "user", "content": f"{question.strip()}\n{ASK}"}]
     side = split.of(prompt, given)
@@ -97,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
     files = find(args.source) if args.source else {}
     split = Split(args.val_share)
 
-    def fill(rows: _rows.Rows) -> None:
+    def fill(rows: _dataset.Rows) -> None:
         if args.source:
             parts = [(given, some[0].name, map(read, some)) for given, some in files.items()]
         else:
@@ -106,4 +111,4 @@ def run(args: argparse.Namespace) -> None:
             for number, row in rows.reading(chain.from_iterable(sources), name):
                 add(rows, number, row, split, given)
 
-    _rows.make("gsm8k", args, fill, inputs=chain.from_iterable(files.values()))
+    _dataset.make("gsm8k", args, fill, inputs=chain.from_iterable(files.values()))

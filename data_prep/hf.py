@@ -4,28 +4,36 @@ Options marked (text) take a field's name, or a text with {{field}} in it for th
   openai/gsm8k --config main --prompt question --answer answer --split-val test
 A prompt field may hold messages ({role, content}). Rows are streamed: nothing is downloaded first.
 Without --split-val, a share of the training split is for validation. Writes RL rows, and SFT rows
-where there is an answer. What `datasets` can't read ends the command; for files with broken lines
-there is `jsonl`. Gated datasets need `hf auth login`.
+where there is an answer. The command ends at a file that `datasets` cannot read; for files with broken
+lines use `jsonl`. Gated datasets need `hf auth login`.
 """
 
 import argparse
 from pathlib import Path
 
-from data_prep import _fields, _hub, _rows
+from data_prep import _dataset, _fields, _hub
 from preflight.mistakes import Mistake
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this source."""
     parser.add_argument("source", metavar="NAME", help="a dataset's name, or a folder")
-    parser.add_argument("--config", help="of a dataset that has several")
-    parser.add_argument("--split-train", default="train", metavar="SPLIT", help="(%(default)s)")
+    parser.add_argument("--config", help="name of a configuration, if the dataset has several")
+    parser.add_argument(
+        "--split-train",
+        default="train",
+        metavar="SPLIT",
+        help="split of training rows (%(default)s)",
+    )
     parser.add_argument("--split-val", metavar="SPLIT", help="split of validation rows")
     _fields.add_options(parser, "dataset")
     parser.add_argument(
-        "--val-share", type=_rows.val_share, default=0.05, help="without --split-val (%(default)s)"
+        "--val-share",
+        type=_dataset.val_share,
+        default=0.05,
+        help="share for validation, without --split-val (%(default)s)",
     )
-    _rows.add_options(parser, "hf")
+    _dataset.add_options(parser, "hf")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -40,10 +48,10 @@ def run(args: argparse.Namespace) -> None:
     if not args.split_val:
         splits = [("", args.split_train)]
 
-    def fill(rows: _rows.Rows) -> None:
+    def fill(rows: _dataset.Rows) -> None:
         for given, split in splits:
             rows_of_split = _hub.stream(args.source, args.config, split)
             mapper.add_all(rows, rows_of_split, f"{name} {split}", given)
 
     files = [file for file in place.rglob("*") if file.is_file()] if local else []
-    _rows.make("hf", args, fill, mapper.extra, files)
+    _dataset.make("hf", args, fill, mapper.extra, files)

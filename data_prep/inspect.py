@@ -1,4 +1,4 @@
-"""Look into a parquet file: rows, columns, lengths, problems by the row schema, first rows."""
+"""Look into a parquet file: its rows, columns and lengths, what is wrong with rows, and the first ones."""
 
 import argparse
 from pathlib import Path
@@ -15,9 +15,11 @@ SHOWN = 10
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
-    parser.add_argument("file", type=Path, help="the parquet file")
-    parser.add_argument("--head", type=int, default=1, metavar="N", help="rows to print (1)")
-    parser.add_argument("--tokenizer", help="model folder; lengths are then in tokens")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the parquet file")
+    parser.add_argument(
+        "--head", type=int, default=1, metavar="N", help="number of rows to print (1)"
+    )
+    parser.add_argument("--tokenizer", help="model folder, for lengths in tokens")
 
 
 def printable(value: object) -> str:

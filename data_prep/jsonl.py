@@ -1,16 +1,16 @@
 """Your own data: JSONL, JSON, CSV, TSV or parquet, with a map of its fields.
 
 Options marked (text) take a field's name, or a text with {{field}} in it for the field's value:
-  --prompt question            --prompt 'Schema: {{schema}}\\nQuestion: {{question}}'
-Single braces stay as they are. A prompt field may hold messages ({role, content}) instead.
-Writes RL rows, and SFT rows where there is an answer. Rows with the same prompt land on the same
-side of the split.
+  --prompt question            --prompt $'Schema: {{schema}}\\nQuestion: {{question}}'
+($'...' is how bash writes a line break in an argument.) Single braces stay as they are. The field of the
+prompt may also hold messages ({role, content}). Writes RL rows, and SFT rows where there is an answer.
+Rows with the same prompt are on the same side of the split.
 """
 
 import argparse
 from pathlib import Path
 
-from data_prep import _fields, _rows
+from data_prep import _dataset, _fields
 from data_prep._read import read
 from preflight.mistakes import Mistake
 
@@ -21,9 +21,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _fields.add_options(parser, "file")
     parser.add_argument("--val", type=Path, help="file of validation rows")
     parser.add_argument(
-        "--val-share", type=_rows.val_share, default=0.05, help="without --val (%(default)s)"
+        "--val-share",
+        type=_dataset.val_share,
+        default=0.05,
+        help="share for validation, without --val (%(default)s)",
     )
-    _rows.add_options(parser, "jsonl")
+    _dataset.add_options(parser, "jsonl")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -34,8 +37,8 @@ def run(args: argparse.Namespace) -> None:
             raise Mistake(f"no file {file}")
     mapper = _fields.Mapper(args, args.source.stem, args.source.parent, args.val_share)
 
-    def fill(rows: _rows.Rows) -> None:
+    def fill(rows: _dataset.Rows) -> None:
         for given, file in sources:
             mapper.add_all(rows, read(file), file.name, given)
 
-    _rows.make("jsonl", args, fill, mapper.extra, [file for _, file in sources])
+    _dataset.make("jsonl", args, fill, mapper.extra, [file for _, file in sources])

@@ -4,15 +4,15 @@
   python -m data_prep preference outputs/demo/RUN      (a run's answers, as it scored them)
 A row is an answer: `prompt` (a text or messages), `response`, and what the reward needs
 (`ground_truth`, `db`, `extra_info`, `data_source`); or `responses`, a list of them, and `scores`.
-Without --reward, rows have a `score`; null, NaN or `masked` is an answer that could not be graded.
-(In a run's rollouts/ verl writes 0 for such an answer; where that matters, score anew with --reward.)
+Without --reward, rows have a `score`; null, NaN or `masked` means that an answer could not be graded.
+(In rollouts/ of a run, verl writes 0 for such an answer. If this matters, use --reward to score again.)
 
 The best answer to a prompt is paired with the worst, the second best with the second worst, and so
-on up to --pairs; no answer stands in two pairs. The same text twice counts once, with its mean score.
+on, up to --pairs; no answer is in two pairs. The same text twice counts once, with its mean score.
 Only answers to the same prompt with the same ground truth and database are compared. Writes
-pref_train and pref_val; a prompt is for validation if a row says so (extra_info.split), and of the
-others a share. Answers in no pair are counted in the card: empty, not_graded, duplicate, unpaired.
-Memory holds the answers to one prompt at a time (1,000,000 answers: 0.2 GiB); the disk, all of them.
+pref_train and pref_val: a prompt is for validation if a row of it says so (extra_info.split), and so is a
+share of the others. Answers that are in no pair are counted in the card: empty, not_graded, duplicate,
+unpaired. The answers to one prompt at a time are in memory (1,000,000 answers: 0.2 GiB), all on disk.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_prep import _answers, _rows, _schema
+from data_prep import _answers, _dataset, _schema
 from data_prep._ranking import best_with_worst
 from data_prep._split import Split, digest
 from preflight.mistakes import Mistake
@@ -36,13 +36,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     _answers.add_options(parser, "preference")
     parser.add_argument(
-        "--pairs", type=_positive, default=1, metavar="K", help="at most, of a prompt (%(default)s)"
+        "--pairs",
+        type=_positive,
+        default=1,
+        metavar="K",
+        help="most pairs of a prompt (%(default)s)",
     )
     parser.add_argument(
         "--margin",
         type=_margin,
         default=0.0,
-        help="by more than which the scores of a pair differ (%(default)s)",
+        help="the scores of a pair differ by more than this (%(default)s)",
     )
 
 
@@ -97,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
     """Make the pairs."""
     split = Split(args.val_share)
 
-    def fill(rows: _rows.Rows) -> None:
+    def fill(rows: _dataset.Rows) -> None:
         with tempfile.TemporaryDirectory(dir=rows.folder.parent) as work:
             groups = Groups(Path(work))
             with closing(groups.stored):
@@ -112,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
                     f" their score by more than --margin {args.margin:g}"
                 )
 
-    def add(rows: _rows.Rows, prompt: list, answers: list[tuple[str, float]]) -> None:
+    def add(rows: _dataset.Rows, prompt: list, answers: list[tuple[str, float]]) -> None:
         pairs, texts = best_with_worst(answers, args.pairs, args.margin)
         rows.leave_out("duplicate", len(answers) - texts)
         rows.leave_out("unpaired", texts - 2 * len(pairs))
@@ -123,4 +127,4 @@ def run(args: argparse.Namespace) -> None:
             row = _schema.preference_row(prompt, *texts)
             rows.put("preference", side, row, side, reads=2)
 
-    _rows.make("preference", args, fill, inputs=_answers.inputs(args.source))
+    _dataset.make("preference", args, fill, inputs=_answers.inputs(args.source))

@@ -2,16 +2,15 @@
 
   python -m data_prep process answers.jsonl --reward sql_process
   python -m data_prep process answers.jsonl --reward sql --outcome
-Rows are those of `preference`. The steps of an answer are what stands between its blank lines, as
-`reward=prm` splits it in a run: the model is trained on what it will see. The reward says what it
-thinks of parts of the answer (`steps` of its result: start, end, score); such a part is right if its
-score is above --threshold. A step is right (1) if all parts are that it holds or shares, else wrong
-(0). A step without a part has the label of the next step that has one (a thought is as good as what
-it leads to), and after the last part, the answer's: right if the reward's `acc` is above 0.5, or,
-where it has none, its score above --threshold.
-With --outcome every step has the answer's label, by any reward. Writes prm_train and prm_val, split
-as `preference` does. Answers without a label are counted in the card: empty, not_graded, no_steps
-(the reward found no parts; an answer in one block of SQL without CTEs has none).
+Rows are those of `preference`. Blank lines separate the steps of an answer, as for `reward=prm` in a
+run, so that the model is trained on what it will see. The reward scores parts of the answer (`steps` of
+its result: start, end, score). A part is right if its score is above --threshold. A step is right (1) if
+all parts that it touches are right, else wrong (0). A step without a part has the label of the next step
+that has one (a thought is as good as what it leads to). After the last part, a step has the label of the
+answer: right if the reward's `acc` is above 0.5, or without `acc`, if its score is above --threshold.
+With --outcome, every step has the label of the answer, and any reward will do. Writes prm_train and
+prm_val, split as by `preference`. Answers without a label are counted in the card: empty, not_graded,
+no_steps (the reward found no parts: SQL without CTEs has none).
 """
 
 import argparse
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_prep import _answers, _rows
+from data_prep import _answers, _dataset
 from data_prep._split import Split
 from rewards._steps import split_steps
 
@@ -29,9 +28,11 @@ from rewards._steps import split_steps
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     _answers.add_options(parser, "process")
-    parser.add_argument("--outcome", action="store_true", help="label steps as the whole answer")
     parser.add_argument(
-        "--threshold", type=float, default=0.0, help="a score above it is right (%(default)s)"
+        "--outcome", action="store_true", help="give each step the label of the whole answer"
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.0, help="a score above this is right (%(default)s)"
     )
 
 
@@ -52,13 +53,13 @@ def run(args: argparse.Namespace) -> None:
     """Make the labelled steps."""
     split = Split(args.val_share)
 
-    def fill(rows: _rows.Rows) -> None:
+    def fill(rows: _dataset.Rows) -> None:
         with tempfile.TemporaryDirectory(dir=rows.folder.parent) as work:
             scored = _answers.graded(rows, args, split, Path(work), steps=not args.outcome)
             for answer, score in tqdm(scored, "label", unit=" rows", disable=None):
                 add(rows, answer, score)
 
-    def add(rows: _rows.Rows, answer: dict, score: float) -> None:
+    def add(rows: _dataset.Rows, answer: dict, score: float) -> None:
         text, result, parts = answer["response"], answer["result"], []
         acc = _answers.number(result.get("acc"))
         right = score > args.threshold if acc != acc else acc > 0.5
@@ -79,4 +80,4 @@ def run(args: argparse.Namespace) -> None:
             name = "steps_right" if label else "steps_wrong"
             rows.notes[name] = rows.notes.get(name, 0) + 1
 
-    _rows.make("process", args, fill, inputs=_answers.inputs(args.source))
+    _dataset.make("process", args, fill, inputs=_answers.inputs(args.source))

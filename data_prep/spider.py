@@ -1,7 +1,8 @@
 """Spider: a local folder with train_spider.json, train_others.json, dev.json and database/.
 
-With only one of the two splits there, it is split by database. References are executed once; rows whose
-reference answer fails or whose database is missing are bad. Writes RL and SFT rows.
+If only one of the two splits is there, its questions are split by database. Every reference answer is
+executed once: a row whose reference answer fails, or whose database is missing, is bad. Writes RL and
+SFT rows.
 """
 
 import argparse

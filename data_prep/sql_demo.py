@@ -3,13 +3,13 @@
 Levels: 1 filters and counts of one table, 2 aggregates and ORDER BY ... LIMIT, 3 joins of two
 tables, 4 GROUP BY and HAVING, 5 subqueries and CTEs. The prompt is a compact schema and the
 question, short enough for `tiny_model` on a CPU; the answer is a ```sql fenced block.
-Every question of RL comes as a preference pair (the reference answer, and a query that returns something else) and
-as a chain for process rewards (a clause a step, half of the chains wrong from some step on) as well.
-SFT rows ask in plain words only ("with price under 20"), RL and validation rows in free words as
-well ("cheaper than 20 dollars"). And the SFT training answers are sloppy, as cheap labels are: most
-of them find the right rows but say SELECT * instead of what was asked (--sloppy). So RL has something
-to learn that SFT didn't show, and only the reward can tell. No validation question, and no
-(database, reference SQL) of one, is in training.
+Every question of RL is also a preference pair (the reference answer, and a query with another result)
+and a chain for process rewards (a clause is a step; half of the chains are wrong from some step on).
+SFT rows ask in plain words only ("with price under 20"), RL and validation rows in free words, too
+("cheaper than 20 dollars"). And the SFT training answers are sloppy, as cheap labels are: most of them
+find the right rows, but with SELECT * instead of the columns that were asked for (--sloppy). So RL can
+learn something that SFT does not show, from the reward alone. No validation question is in training,
+nor is its (database, reference SQL).
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import _rows, _schema
+from data_prep import _dataset, _schema
 from data_prep._sql_demo.content import fill
 from data_prep._sql_demo.databases import DATABASES, Database
 from data_prep._sql_demo.pairs import all_columns, chain, fenced, wrong
@@ -57,18 +57,25 @@ def _share(text: str) -> float:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this source."""
     parser.add_argument(
-        "--levels", type=_levels, default=list(LEVELS), help="in equal shares (1,2,3,4,5)"
+        "--levels",
+        type=_levels,
+        default=list(LEVELS),
+        help="levels of the questions, in equal shares (1,2,3,4,5)",
     )
     for name, rows in {"train": 4000, "val": 256, "sft": 4000}.items():
-        parser.add_argument(f"--{name}-rows", type=_positive, default=rows, help="(%(default)s)")
+        parser.add_argument(
+            f"--{name}-rows", type=_positive, default=rows, metavar="N", help="(%(default)s)"
+        )
     parser.add_argument(
         "--sloppy",
         type=_share,
         default=0.6,
-        help="share of SFT answers with SELECT * (%(default)s)",
+        help="share of SFT training answers with SELECT * (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of content and questions (0)")
-    _rows.add_options(parser, "sql_demo", rejects=False)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the databases and of the questions (0)"
+    )
+    _dataset.add_options(parser, "sql_demo", rejects=False)
 
 
 def content(seed: int, folder: Path | None = None) -> list[tuple[Database, sqlite3.Connection]]:
@@ -149,7 +156,7 @@ def run(args: argparse.Namespace) -> None:
     databases = args.out.resolve() / "databases"
     sizes = {"val": args.val_rows, "train": args.train_rows, "sft": args.sft_rows}
 
-    def fill_rows(rows: _rows.Rows) -> None:
+    def fill_rows(rows: _dataset.Rows) -> None:
         opened = content(args.seed, rows.folder / "databases")
         dealt = deal(draw(opened, args.levels, args.seed), sizes)
         rng, judge = random.Random(args.seed), random.Random(f"{args.seed} judged")
@@ -170,4 +177,4 @@ def run(args: argparse.Namespace) -> None:
         for _, conn in opened:
             conn.close()
 
-    _rows.make("sql_demo", args, fill_rows, EXTRA)
+    _dataset.make("sql_demo", args, fill_rows, EXTRA)

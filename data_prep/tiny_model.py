@@ -1,8 +1,8 @@
 """A tiny Qwen2 chat model with its own tokenizer, made from code, for runs without a GPU.
 
-The weights are random: the SFT rows of `sql_demo` teach it the task. The tokenizer is a byte-level
-BPE trained on `sql_demo` text, so that keywords, tables and columns are few tokens, and any text in
-Unicode's NFC round-trips. The same options give the same files, byte for byte.
+The weights are random: the model learns the task from the SFT rows of `sql_demo`. The tokenizer is a
+byte-level BPE trained on texts of `sql_demo`: keywords, tables and columns are few tokens, and any text
+(in Unicode's NFC) can be written. The same options give the same files, byte for byte.
 """
 
 import argparse
@@ -29,10 +29,14 @@ INIT_STD = 0.06
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
-    parser.add_argument("--layers", type=int, default=2, help="(%(default)s)")
-    parser.add_argument("--hidden", type=int, default=128, help="width, n x 32 (%(default)s)")
-    parser.add_argument("--vocab", type=int, default=1024, help="tokens (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and text (%(default)s)")
+    parser.add_argument("--layers", type=int, default=2, help="number of layers (%(default)s)")
+    parser.add_argument(
+        "--hidden", type=int, default=128, help="width, a multiple of 32 (%(default)s)"
+    )
+    parser.add_argument("--vocab", type=int, default=1024, help="number of tokens (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of weights and texts (%(default)s)"
+    )
     group = parser.add_argument_group("output")
     place = Path("data") / "tiny_model"
     group.add_argument("--out", type=Path, default=place, help="folder (%(default)s)")
@@ -110,9 +114,13 @@ def conversations(seed: int, number: int = 4000) -> list[str]:
 def run(args: argparse.Namespace) -> None:
     """Make the model's folder and print its size."""
     if args.hidden < HEAD_DIM or args.hidden % HEAD_DIM:
-        raise Mistake(f"--hidden {args.hidden} is no multiple of {HEAD_DIM}, a head's width")
+        raise Mistake(
+            f"--hidden {args.hidden} is not a multiple of {HEAD_DIM}, the width of a head"
+        )
     if args.layers < 1 or args.vocab < 256 + len(SPECIAL):
-        raise Mistake(f"--layers from 1 and --vocab from {256 + len(SPECIAL)} (all bytes), please")
+        raise Mistake(
+            f"--layers must be 1 or more, --vocab {256 + len(SPECIAL)} or more (all bytes)"
+        )
 
     def fill(folder: Path) -> dict:
         from transformers.utils.logging import disable_progress_bar

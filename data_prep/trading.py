@@ -4,9 +4,10 @@ A row of the file (JSON, JSONL or parquet): id, name, description (JSON text), r
 (Python) and relevant_symbols (a list, a JSON list, or names with commas between; may be missing).
 The prompt asks for a strategy with its reasoning and code; the ground truth is the reasoning and the
 code in a fence. Writes RL and SFT rows.
-Split by id. Rows with the same id, or with the same description or code but for case and white space,
-land on one side; a row that would join both is left out (in_both), and a repeated row too (repeated).
-Code that is no Python is rejected. The demo is kept as demo.jsonl; its strategies are not advice.
+Split by id. Rows with the same id, or with the same description or code (case and white space aside),
+are on the same side. A row that belongs to both sides is left out and counted as in_both, a repeated row
+as repeated. Code that is not Python is rejected. The rows of the demo are kept in demo.jsonl; its
+strategies are not advice.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import _rows, _trading_demo
+from data_prep import _dataset, _trading_demo
 from data_prep._read import read
 from data_prep._split import digest
 from preflight.mistakes import Mistake
@@ -34,16 +35,21 @@ EXTRA = dict.fromkeys(("id", "name", "description", "relevant_symbols"), pa.stri
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this source."""
     parser.add_argument("source", type=Path, nargs="?", metavar="FILE", help="the file to read")
-    parser.add_argument("--demo", type=int, metavar="N", help="no file: make N rows")
-    parser.add_argument("--seed", type=int, default=0, help="of the demo (%(default)s)")
     parser.add_argument(
-        "--val-share", type=_rows.val_share, default=0.1, help="for validation (%(default)s)"
+        "--demo", type=int, metavar="N", help="make N sample rows instead of reading a file"
     )
-    _rows.add_options(parser, "trading")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the demo (%(default)s)")
+    parser.add_argument(
+        "--val-share",
+        type=_dataset.val_share,
+        default=0.1,
+        help="share of rows for validation (%(default)s)",
+    )
+    _dataset.add_options(parser, "trading")
 
 
 def text(row: dict, name: str) -> str:
-    """A field's text. Raises ValueError if it is none, or blank."""
+    """A field's text. Raises ValueError if it is not a text, or blank."""
     value = row.get(name)
     if value is None:
         there = ", ".join(map(str, list(row)[:8])) or "nothing"
@@ -69,10 +75,10 @@ def described(row: dict) -> str:
     if not isinstance(given, dict | list):
         given = from_json("description", text(row, "description"))
     lines = given.items() if isinstance(given, dict) else [("", given)]
-    said = [(key, listed(value)) for key, value in lines]
-    found = "\n".join(f"{key}: {value}" if key else value for key, value in said if value)
+    texts = [(key, listed(value)) for key, value in lines]
+    found = "\n".join(f"{key}: {value}" if key else value for key, value in texts if value)
     if not found.strip():
-        raise ValueError("description: says nothing")
+        raise ValueError("description: has no text")
     return found
 
 
@@ -98,7 +104,7 @@ def symbols(row: dict) -> str:
 
 
 def python(row: dict) -> str:
-    """The source code without a fence around it. Raises ValueError if it is no Python."""
+    """The source code without a fence around it. Raises ValueError if it is not Python."""
     code = textwrap.dedent(text(row, "source_code")).strip()
     lines = code.split("\n")
     if lines[0].startswith("```") and lines[-1].strip() == "```":
@@ -109,9 +115,9 @@ def python(row: dict) -> str:
             tree = ast.parse(code)
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         why = str(error).replace("<unknown>, ", "") or type(error).__name__
-        raise ValueError(f"source_code: no Python: {why}") from None
+        raise ValueError(f"source_code: not Python: {why}") from None
     if not tree.body:
-        raise ValueError("source_code: empty but for comments")
+        raise ValueError("source_code: only comments")
     if "```" in code:
         raise ValueError("source_code: holds ```, which would end its fence")
     return code
@@ -192,12 +198,12 @@ def run(args: argparse.Namespace) -> None:
         rl, sft, keys = forms_of(row, number)
         return rl, sft, sides.of(keys, number_of(sft), given)
 
-    def fill(rows: _rows.Rows) -> None:
+    def fill(rows: _dataset.Rows) -> None:
         sources = [("", file.name, read(file)) for file in files]
-        for given, name, source in sources or _rows.demo_sources(
+        for given, name, source in sources or _dataset.demo_sources(
             _trading_demo.rows(args.seed), args, rows.folder
         ):
             for number, row in rows.reading(source, name):
                 rows.keep(number, row, partial(placed, given))
 
-    _rows.make("trading", args, fill, EXTRA, files)
+    _dataset.make("trading", args, fill, EXTRA, files)

@@ -31,7 +31,7 @@ def touch(project: Path, file: str) -> None:
 @pytest.mark.parametrize(
     ("name", "related"),
     [
-        ("spider", ["spider.py", "_text2sql.py", "_rows.py", "_sqlite.py"]),
+        ("spider", ["spider.py", "_text2sql.py", "_dataset.py", "_sqlite.py"]),
         ("econ", ["econ.py", "_econ/rows.py", "_econ/simulate.py", "_scoring.py"]),
         ("finance", ["_finance_demo.py", "_finance_demo.yaml"]),
         ("tiny_model", ["tiny_model.py", "sql_demo.py", "_sql_demo/templates.py"]),

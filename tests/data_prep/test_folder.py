@@ -89,7 +89,10 @@ def test_what_an_earlier_version_made_is_not_replaced_unasked(made, capsys):
     (out / "card.json").write_text(json.dumps(card))
     before = content(out)
     error = refused(command, capsys)
-    assert "an earlier version of data_prep made it" in error and "can still be used" in error
+    assert (
+        "earlier version of data_prep and does not list the code" in error
+        and "can still be used" in error
+    )
     assert "--force" in error and "input files" not in error and content(out) == before
     assert "ability was 'general', is 'maths'" in refused([*command, "--ability", "maths"], capsys)
     assert main([*command, "--force"]) == 0 and main(command) == 0

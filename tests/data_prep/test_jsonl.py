@@ -231,7 +231,7 @@ UNREADABLE = {  # name: (content, what the one line must say)
     "cut.json": (json.dumps(ROWS).encode()[:-9], "element 39: Unterminated string"),
     "wrong.json": (json.dumps(ROWS).replace("}, {", "} {", 1).encode(), "element 0: ',' or ']'"),
     "deep.json": (b"[" * 5000, "element 0: maximum recursion"),
-    "more.json": (json.dumps(ROWS).encode() + b'\n{"q": 1}', "goes on behind the end"),
+    "more.json": (json.dumps(ROWS).encode() + b'\n{"q": 1}', "goes on after the end"),
     "wide.jsonl": (LINES.encode("utf-16"), "is UTF-16"),
     "packed.jsonl.gz": (b"\x1f\x8b\x08\x00", "is gzip"),
     "magic.parquet": (b"PAR1", "is not a readable parquet file"),

@@ -206,8 +206,8 @@ def test_no_answer_is_lost_without_being_counted(tmp_path_factory, some):
 
 
 MISTAKES = [
-    (["--reward", "sqll"], "unknown reward 'sqll'. did you mean sql?"),
-    (["--reward", "sql", "--set", "shapping=binary"], "did you mean shaping?"),
+    (["--reward", "sqll"], "unknown reward 'sqll'. Did you mean sql?"),
+    (["--reward", "sql", "--set", "shapping=binary"], "Did you mean shaping?"),
     (["--set", "shaping=binary"], "--set is for the reward"),
     (["--reward", "sql"], "no ground truth"),
     (["--pairs", "0"], "0 is not a number from 1"),

@@ -159,8 +159,8 @@ def test_no_answer_is_lost_without_being_counted(tmp_path_factory, some):
 
 
 MISTAKES = [
-    (["--reward", "sql"], "--reward sql gives no steps; --outcome needs none"),
-    ([], "score: missing; --reward NAME scores the answers; steps: no list of"),
+    (["--reward", "sql"], "--reward sql gives no steps; --outcome does not need them"),
+    ([], "score: missing; use --reward NAME to score the answers; steps: not a list of"),
     (["--outcome"], "score: missing"),
     (["--threshold", "half"], "--threshold"),
 ]

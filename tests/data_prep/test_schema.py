@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import _rows, _schema
+from data_prep import _dataset, _schema
 from preflight.mistakes import Mistake
 
 ASK = [{"role": "user", "content": "How many?"}]
@@ -141,7 +141,7 @@ def test_nothing_is_lost_without_being_counted(tmp_path_factory, rows):
     tmp_path = tmp_path_factory.mktemp("rows")
     rows = ["train", "val", *rows]
 
-    def fill(out: _rows.Rows) -> None:
+    def fill(out: _dataset.Rows) -> None:
         for number, what in out.reading(rows, "test"):
             row = changed("rl", *BROKEN[what][1:3]) if isinstance(what, int) else GOOD["rl"]
             if what == "left out":
@@ -152,7 +152,7 @@ def test_nothing_is_lost_without_being_counted(tmp_path_factory, rows):
                     row["extra_info"]["split"] = "val"
                 out.add(number, {"what": what}, row)
 
-    _rows.make("jsonl", options(tmp_path, "skip"), fill)
+    _dataset.make("jsonl", options(tmp_path, "skip"), fill)
     card = json.loads((tmp_path / "out/card.json").read_text())
     bad = [i for i, what in enumerate(rows) if isinstance(what, int)]
     assert card["counts"]["read"] == len(rows)
@@ -170,12 +170,12 @@ def test_nothing_is_lost_without_being_counted(tmp_path_factory, rows):
 
 
 def test_bad_rows_fail_with_the_first_ten_and_a_count(tmp_path):
-    def fill(out: _rows.Rows) -> None:
+    def fill(out: _dataset.Rows) -> None:
         for number, _ in out.reading(range(13), "test"):
             out.add(number, None, changed("rl", ["prompt", 1, "role"], "human"))
 
     with pytest.raises(Mistake) as error:
-        _rows.make("jsonl", options(tmp_path, "fail"), fill)
+        _dataset.make("jsonl", options(tmp_path, "fail"), fill)
     text = str(error.value)
     assert "13 of 13 rows are bad" in text
     assert "test row 9: prompt[1].role: 'human'" in text and "row 10" not in text
@@ -183,7 +183,7 @@ def test_bad_rows_fail_with_the_first_ten_and_a_count(tmp_path):
 
 
 def test_a_source_that_drops_rows_silently_is_found(tmp_path):
-    def fill(out: _rows.Rows) -> None:
+    def fill(out: _dataset.Rows) -> None:
         for number, _ in out.reading(range(5), "test"):
             row = copy.deepcopy(GOOD["rl"])
             row["extra_info"]["split"] = "val" if number else "train"
@@ -191,4 +191,4 @@ def test_a_source_that_drops_rows_silently_is_found(tmp_path):
                 out.add(number, None, row)
 
     with pytest.raises(RuntimeError, match="lost without being counted"):
-        _rows.make("jsonl", options(tmp_path, "skip"), fill)
+        _dataset.make("jsonl", options(tmp_path, "skip"), fill)

@@ -124,10 +124,10 @@ def test_the_demo_fits_into_its_context(tokenizer):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--hidden", "48"], "--hidden 48 is no multiple of 32"),
-        (["--hidden", "0"], "--hidden 0 is no multiple of 32"),
-        (["--layers", "0"], "--layers from 1"),
-        (["--vocab", "258"], "--vocab from 259"),
+        (["--hidden", "48"], "--hidden 48 is not a multiple of 32"),
+        (["--hidden", "0"], "--hidden 0 is not a multiple of 32"),
+        (["--layers", "0"], "--layers must be 1 or more"),
+        (["--vocab", "258"], "--vocab 259 or more"),
     ],
 )
 def test_sizes_that_cannot_be_are_told_in_a_line(tmp_path, capsys, options, said):

@@ -30,13 +30,13 @@ def add_options(parser: argparse.ArgumentParser, name: str, rejects: bool = True
     group = parser.add_argument_group("output")
     group.add_argument("--out", type=Path, default=Path("data") / name, help="folder (%(default)s)")
     group.add_argument("--force", action="store_true", help="replace what is in the folder")
-    group.add_argument("--tokenizer", help="model folder; lengths in the card are then in tokens")
+    group.add_argument("--tokenizer", help="model folder, for lengths in tokens in the card")
     if rejects:
         group.add_argument(
             "--on-bad",
             choices=("fail", "skip"),
             default="fail",
-            help="bad rows: fail with the first ten, or write them to rejected.jsonl (%(default)s)",
+            help="bad rows: end with an error that shows the first ten, or write them to rejected.jsonl (%(default)s)",
         )
 
 
