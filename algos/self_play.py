@@ -5,7 +5,7 @@ Language Models, arXiv:2401.10020, with the run's reward as the judge. In round 
 samples n answers to each of its prompts (_prompts.py, _samples.py); these are paired, best with
 worst (_pairing.py); M_t+1 is M_t after DPO on the pairs of this round, with M_t as the reference.
 
-Each stage is a run of launch.py (stages.py): RUN/round_1/sample, RUN/round_1/dpo, ..., and after
+Each stage is a run of launch.py (launcher/stages.py): RUN/round_1/sample, RUN/round_1/dpo, ..., and after
 the last round RUN/round_N/validate. Held-out prompts go along with the sampling of the round after,
 which saves a start. A step of the metrics is a round: scores of its answers, its pairs, the end of
 its DPO, held-out accuracy after it. `resume=RUN` repeats no stage that has ended well.
@@ -34,7 +34,7 @@ class SelfPlay:
     def __init__(self, config: DictConfig):
         self.config, self.rollout = config, config.actor_rollout_ref.rollout
         self.dir, self.rounds = Path(config.lab.run_dir), config.trainer.total_training_steps
-        self.raw = OmegaConf.load(self.dir / ".hydra/config.yaml")  # with interpolations
+        self.raw = stages.composed(self.dir)  # with interpolations
         self.records = stages.Records(config)
 
     def run(self) -> None:

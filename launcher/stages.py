@@ -4,7 +4,7 @@ A driver is an entry point (`lab.trainer.entry`) that launch.py starts as it sta
 is one. A stage is an ordinary run with a folder of its own, FOLDER, and a config that differs from its
 algorithm's by FOLDER/../stage/NAME.yaml. It can be repeated by hand:
 
-    python launch.py --config-dir=RUN/round_1 algo=dpo +stage=dpo hydra.run.dir=SOMEWHERE
+    python launch.py --config-dir=RUN/round_1 algo=dpo reward=none +stage=dpo hydra.run.dir=SOMEWHERE
 """
 
 import json
@@ -17,11 +17,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from launcher.checkpoints import TRACKER, latest_model
 from launcher.progress import MESSAGE, NESTED, read_metrics
 from launcher.results import ERROR
+from preflight import reward_keys
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 OWN = ("name", "run_dir", "trainer")  # keys of lab that each stage has itself
@@ -86,6 +88,13 @@ def shared(config: DictConfig) -> dict:
     return {"lab": {k: v for k, v in config.lab.items_ex(resolve=False) if k not in OWN}}
 
 
+def composed(run_dir: Path) -> DictConfig:
+    """The config of a run as Hydra composed it, with its interpolations."""
+    config = OmegaConf.load(run_dir / ".hydra/config.yaml")
+    reward_keys.gather(config, yaml.safe_load((run_dir / ".hydra/overrides.yaml").read_text()))
+    return config
+
+
 def message(text: str) -> None:
     """Print a line into the run's log that is shown on the screen as well."""
     print(f"{MESSAGE}{text}", flush=True)
@@ -105,7 +114,8 @@ def run(folder: Path, algo: str, changes: DictConfig) -> None:
         where = [f"resume={folder}"]
     else:
         shutil.rmtree(folder, ignore_errors=True)
-        where = [f"algo={algo}", f"+stage={folder.name}", f"hydra.run.dir={folder}"]
+        # reward=none: its reward and the options are all in `changes`, without those of the default one.
+        where = [f"algo={algo}", "reward=none", f"+stage={folder.name}", f"hydra.run.dir={folder}"]
     file = folder.parent / f"stage/{folder.name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("# @package _global_\n" + OmegaConf.to_yaml(changes))

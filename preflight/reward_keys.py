@@ -42,8 +42,8 @@ def gather(config: DictConfig, overrides: Iterable[str]) -> None:
     """Options that stand elsewhere come into lab.reward, and those of another reward leave it.
 
     A YAML file that writes reward_kwargs itself: its options are the reward's, but for those of the command line.
-    `reward=none` on the command line: what a preset says of its own reward's options is not for a function that
-    comes in its place.
+    `reward=none` beside a preset, on the command line: the options that the preset sets are of its own reward, not
+    of the function that comes in its place.
 
     Args:
         config: composed, not resolved; it is changed.
@@ -60,6 +60,7 @@ def gather(config: DictConfig, overrides: Iterable[str]) -> None:
             for name in mine & options.keys():
                 written[name] = options._get_node(name)
             config.lab.reward, function.reward_kwargs = written, MAPPED
-        if "reward=none" in overrides:
+        preset = any(override.startswith("experiment=") for override in overrides)
+        if preset and "reward=none" in overrides:
             for name in config.lab.reward.keys() - mine:
                 config.lab.reward.pop(name)

@@ -6,6 +6,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from launcher import stages
 from preflight import names, reward_keys
 from preflight.names import CONF
 
@@ -49,7 +50,7 @@ def test_a_run_that_goes_on_has_each_option_once(tmp_path):
 def composed(tmp_path, composer):
     """`composed({"reward/mine": text}, ...)` → the config with YAML files of one's own beside those of conf/."""
 
-    def make(files: dict[str, str], *overrides: str):
+    def make(files: dict[str, str], *overrides: str, gather: bool = True):
         for name, text in files.items():
             file = tmp_path / f"{name}.yaml"
             file.parent.mkdir(exist_ok=True)
@@ -64,7 +65,8 @@ def composed(tmp_path, composer):
                 config = compose("config", overrides=overrides)
         finally:
             GlobalHydra.instance().hydra = hydra
-        reward_keys.gather(config, overrides)
+        if gather:
+            reward_keys.gather(config, overrides)
         return config
 
     return make
@@ -133,3 +135,34 @@ def test_verl_gets_plain_values(composer):
 def test_a_trainer_without_a_reward_has_none(composer):
     config = composer("algo=sft")
     assert OmegaConf.select(config, LONG) is None
+
+
+def test_a_stage_has_the_reward_of_its_run(composed, tmp_path, monkeypatch):
+    """algos/self_play.py: the options of conf/'s default reward are not among them."""
+    lines = {"mine": [f"{LONG}.weight=2", "lab.run_dir=/run"], "exact": ["lab.reward.where=line"]}
+    monkeypatch.setattr(stages.subprocess, "Popen", Started)
+    for name, line in lines.items():
+        line = ["algo=self_play", f"reward={name}", *line]
+        parent = composed({"reward/mine": OLD}, *line)
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        as_hydra = composed({"reward/mine": OLD}, *line, gather=False)
+        OmegaConf.save(as_hydra, tmp_path / name / ".hydra/config.yaml")
+        (tmp_path / name / ".hydra/overrides.yaml").write_text(yaml.safe_dump(line))
+        raw = stages.composed(tmp_path / name)
+        stages.run(tmp_path / name / "round_1/sample", "self_play", raw)
+        text = (tmp_path / name / "round_1/stage/sample.yaml").read_text()
+        overrides = [word for word in Started.command[2:] if not word.startswith("--config-dir")]
+        stage = composed({"stage/sample": text}, *overrides)
+        assert options(stage) == options(parent) and len(options(stage)) in (3, 6)
+        function = stage.reward.custom_reward_function
+        assert function.path == parent.reward.custom_reward_function.path
+
+
+class Started:
+    """In place of a process: it has ended well."""
+
+    def __init__(self, command, **_):
+        Started.command, self.stdout = command, ()
+
+    def wait(self):
+        return 0
