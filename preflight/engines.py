@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from preflight.facts import is_rl
+from preflight.facts import is_sft
 from preflight.models import facts_of
 
 A = "actor_rollout_ref"
@@ -34,7 +34,7 @@ def workers(config: DictConfig) -> int:
 
 def has_critic(config: DictConfig) -> bool:
     """Whether a critic is trained (verl/trainer/ppo/utils.py, need_critic)."""
-    if not is_rl(config):
+    if is_sft(config):
         return False
     enabled = config.critic.enable
     return config.algorithm.adv_estimator == "gae" if enabled is None else bool(enabled)
@@ -42,7 +42,7 @@ def has_critic(config: DictConfig) -> bool:
 
 def has_reference(config: DictConfig) -> bool:
     """Whether there is a reference of its own: with a LoRA it is the actor without it."""
-    if not is_rl(config) or config[A].model.lora_rank:
+    if is_sft(config) or config[A].model.lora_rank:
         return False
     return bool(config.algorithm.use_kl_in_reward or config[A].actor.use_kl_loss)
 
@@ -57,7 +57,7 @@ def engines(config: DictConfig) -> Iterator[Engine]:
             sequence, size = old, OmegaConf.select(config, old)
         return Engine(key, fsdp, model, (sequence, size))
 
-    if not is_rl(config):
+    if is_sft(config):
         yield engine("data", "engine", "model")
         return
     for name in ("actor", "ref") if has_reference(config) else ("actor",):

@@ -59,8 +59,11 @@ def choice(group: str) -> str:
 
 
 def verl_folder() -> Path:
-    """verl's source, found without importing it."""
-    return Path(importlib.util.find_spec("verl").submodule_search_locations[0])
+    """verl's source, found without importing it (that takes seconds). Raises ModuleNotFoundError."""
+    spec = importlib.util.find_spec("verl")
+    if spec is None:
+        raise ModuleNotFoundError("verl is not installed: run `make setup`")
+    return Path(spec.submodule_search_locations[0])
 
 
 def scored_by(config: DictConfig) -> str | None:

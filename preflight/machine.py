@@ -191,7 +191,7 @@ def profile() -> dict:
 
 
 class Source(ConfigSource):
-    """Hydra's way to a config that is no file: `machine://` in hydra.searchpath."""
+    """Hydra's way to a config that is not a file: `machine://` in hydra.searchpath."""
 
     @staticmethod
     def scheme() -> str:

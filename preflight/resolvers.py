@@ -3,7 +3,6 @@
 They are resolved before verl sees the config; `resolved.yaml` has only values.
 """
 
-import importlib.util
 import os
 import re
 from pathlib import Path
@@ -14,17 +13,15 @@ from omegaconf import OmegaConf
 
 from launcher.checkpoints import latest_model, step_model
 from preflight import machine
+from preflight.facts import verl_folder
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MORE_THAN_STEPS_TAKE = 1_000_000  # epochs
 
 
 def verl_trainer_folder() -> str:
-    """Where verl's own config tree lies, found without importing verl (that takes seconds)."""
-    spec = importlib.util.find_spec("verl")
-    if spec is None:
-        raise ModuleNotFoundError("verl is not installed: run `make setup`")
-    return f"file://{spec.submodule_search_locations[0]}/trainer"
+    """Where verl's own config tree lies, as Hydra writes it."""
+    return f"file://{verl_folder()}/trainer"
 
 
 def run_dir() -> str:

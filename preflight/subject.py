@@ -1,6 +1,7 @@
 """A reward that is tried without a model: reference answers, empty ones, attacks. As a run would call it."""
 
 import inspect
+import math
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -8,6 +9,8 @@ from preflight.mistakes import Mistake
 from rewards._limits import calls
 from rewards._limits.worker import module_at
 from rewards._rows import ground_truth_of, info_of
+
+NO_PROMISE = {"range": (-math.inf, math.inf), "reference": None, "empty": None, "free": ()}
 
 
 class Subject:
@@ -17,25 +20,17 @@ class Subject:
         chosen = config.reward.custom_reward_function
         if not chosen.path:
             raise Mistake(
-                "reward=none leaves it to verl: name a reward, or reward.custom_reward_function.path."
+                "reward=none leaves scoring to verl: name a reward, or reward.custom_reward_function.path."
             )
         if config.reward.reward_model.enable:
-            raise Mistake(
-                "this reward is a model that verl serves: it scores inside of a run only."
-            )
+            raise Mistake("this reward is a model that verl serves: it scores only inside a run.")
         self.path, self.name = chosen.path, chosen.name
         options = OmegaConf.select(chosen, "reward_kwargs")
         self.options = OmegaConf.to_container(options, resolve=True) if options else {}
         self.limits = calls.Limits(**config.lab.reward_limits)
         self.module = module_at(self.path)
-        self.bars = {
-            "range": (float("-inf"), float("inf")),
-            "reference": None,
-            "empty": None,
-            "free": (),
-        }
-        if hasattr(self.module, "bars"):
-            self.bars |= self.module.bars(**self.options)
+        promised = self.module.bars(**self.options) if hasattr(self.module, "bars") else {}
+        self.bars = NO_PROMISE | promised
 
     def reference(self, row: dict) -> str | None:
         """The row's reference answer: what the reward makes of the ground truth, or that itself."""

@@ -59,5 +59,5 @@ def verdict(config: DictConfig) -> str | None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    if said := verdict(OmegaConf.load(sys.argv[1])):
-        print(f"verdict: {said}")
+    if refusal := verdict(OmegaConf.load(sys.argv[1])):
+        print(f"verdict: {refusal}")

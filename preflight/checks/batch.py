@@ -1,6 +1,6 @@
 """Batch arithmetic and lengths: what goes to each worker, how many rows there are, and what fits."""
 
-from math import gcd
+import math
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -72,7 +72,7 @@ def check_rl_batch(config: DictConfig) -> str | None:
             good = nearest_divisor(prompts, mini)
             return f"{key}={mini} doesn't divide data.train_batch_size={prompts}: {good} does."
         if mini * n % among:
-            good = nearest_multiple(mini, among // gcd(n, among))
+            good = nearest_multiple(mini, among // math.gcd(n, among))
             return (f"{key}={mini} × rollout.n={n} answers don't divide by {among} workers: {good} does, with"
                     f" data.train_batch_size={nearest_multiple(prompts, good)}.")  # fmt: skip
     have = rows_read(config, "train")
@@ -119,7 +119,8 @@ def check_lengths(config: DictConfig) -> str | None:
                 " long answers would be cut or fail.")  # fmt: skip
     context = facts(trained(config)).get("max_position_embeddings")
     if context and context < need:
-        return f"data.max_prompt_length + max_response_length = {need}, but the model's context is {context} tokens."
+        return (f"data.max_prompt_length + max_response_length = {need}, but the model's context is {context} tokens:"
+                " shorten one of the two.")  # fmt: skip
     if context and have and context < have:
         return f"{A}.rollout.max_model_len={have}, but the model's context is {context} tokens: leave it out."
     return None
@@ -134,5 +135,6 @@ def check_weight_bucket(config: DictConfig) -> str | None:
     embedding_mib = model.get("vocab_size", 0) * model.get("hidden_size", 0) * 4 / 2**20
     bucket = config[A].rollout.checkpoint_engine.update_weights_bucket_megabytes
     if embedding_mib > bucket:
-        return f"lab.hw.weight_bucket_mib={bucket} is smaller than the model's embedding ({embedding_mib:.0f} MiB)."
+        return (f"lab.hw.weight_bucket_mib={bucket} is smaller than the model's embedding: set"
+                f" {math.ceil(embedding_mib)} or more.")  # fmt: skip
     return None

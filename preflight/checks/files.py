@@ -1,12 +1,14 @@
 """Files that the run reads, and the room it needs."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from preflight.facts import choice, named_files
+from preflight.checks import Note, applies_to
+from preflight.facts import choice, is_rl, named_files
 from preflight.mistakes import nearest
 from preflight.models import facts_of, trained
 from preflight.resolvers import HUB_ID
@@ -44,6 +46,20 @@ def check_model(config: DictConfig) -> str | None:
         else ""
     )
     return f"no model at {folder}.{near}"
+
+
+@applies_to(is_rl)
+def check_random_weights(config: DictConfig) -> Note | None:
+    """model=tiny as it was made: no answer is right, so RL has nothing to prefer."""
+    card = Path(trained(config)) / "card.json"
+    made = json.loads(card.read_text()).get("made", {}) if card.is_file() else {}
+    if made.get("name") != "tiny_model":
+        return None
+    return Note(
+        f"{os.path.relpath(card.parent)} has random weights: a reward for right answers stays at 0, and nothing is"
+        f" learned. Train it first: `python launch.py algo=sft dataset={choice('dataset')}"
+        " hydra.run.dir=outputs/sft`, and then run this with lab.model.path=outputs/sft"
+    )
 
 
 def check_architecture(config: DictConfig) -> str | None:

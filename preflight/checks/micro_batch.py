@@ -90,7 +90,8 @@ def check_critic_batches(config: DictConfig) -> str | None:
         if given(f"critic.{key}"):
             return f"critic.{key} does nothing in verl 0.9.1: {CRITIC_TOKENS} is what it reads."
     if not config.critic.use_dynamic_bsz and config.critic.ppo_micro_batch_size_per_gpu is None:
-        return "critic.use_dynamic_bsz=false wants critic.ppo_micro_batch_size_per_gpu, and verl reads neither later."
+        return ("critic.use_dynamic_bsz=false needs critic.ppo_micro_batch_size_per_gpu. Any number will do: verl only"
+                f" checks that it is there, and reads {CRITIC_TOKENS}.")  # fmt: skip
     return None
 
 

@@ -10,10 +10,11 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from preflight import names
+from preflight import names, resolvers
 from preflight.checks.algorithms import check_greedy_baseline, check_manager, check_needs
 from preflight.checks.batch import check_lengths, check_rl_batch
 from preflight.checks.knobs import check_group, check_kl
+from preflight.facts import verl_folder
 
 GRPO = ("vanilla", (0.2, 0.2), "seq-mean-token-mean", None, (0.001, "low_var_kl"), 8, 1)
 # estimator, division by the spread of the group, loss, clip range, aggregation of the loss,
@@ -80,8 +81,6 @@ RL = sorted(name for name, path in FILES.items() if "/trainer:" not in path.read
 @pytest.fixture(scope="module")
 def verl():
     """verl's own defaults."""
-    from preflight.facts import verl_folder
-
     return OmegaConf.load(verl_folder() / "trainer/config/_generated_ppo_trainer.yaml")
 
 
@@ -194,3 +193,23 @@ def test_preflight_names_what_an_algorithm_lacks(composer, override, says):
     config = composer(*override.split())
     said = [check(config) for check in (check_needs, check_greedy_baseline, check_manager)]
     assert [line for line in said if line and says in line]
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_what_a_trainer_declares_is_there(composer, name):
+    """lab.trainer, on which preflight, the plan and the tools rely, whatever an algorithm's name is."""
+    config = composer(f"algo={name}")
+    trainer = config.lab.trainer
+    assert set(trainer) == {"entry", "kind", "unused", "options", "rows", "columns", "sequences", "head",
+                            "makes_reward"}  # fmt: skip
+    assert (trainer.kind == "rl") == ("actor_rollout_ref" in config)
+    package, _, rest = trainer.entry.partition(".")
+    folder = verl_folder() if package == "verl" else names.ROOT / package
+    assert (folder / f"{rest.replace('.', '/')}.py").is_file()
+    assert trainer.head in ("lm", "value") and trainer.sequences >= 1 and list(trainer.columns)
+    assert set(trainer.options) <= set(config) and set(trainer.unused) <= set(config)
+    if trainer.rows:
+        named = config.lab.dataset[f"{trainer.rows}_train"]
+        assert config.data.train_files == resolvers.absolute(named)
+    if trainer.makes_reward:
+        assert trainer.head == "value" and trainer.makes_reward in names.groups()["reward"]

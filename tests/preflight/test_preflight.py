@@ -35,7 +35,7 @@ def names_tested(file: Path) -> Iterator[str]:
             tables |= {target.id: keys for target in node.targets if isinstance(target, ast.Name)}
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
             first = node.args[0]
-            if node.func.id == "caught" and isinstance(first, ast.Constant):
+            if node.func.id in ("caught", "noted") and isinstance(first, ast.Constant):
                 yield first.value
             elif node.func.id == "each":
                 yield from tables[first.id]

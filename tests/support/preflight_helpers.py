@@ -22,21 +22,32 @@ def all_checks() -> dict:
     return checks(DEFAULT) | checks(SLOW)
 
 
+def message_of(name: str, config) -> str | None:
+    """What the check `name` says of a config."""
+    check = all_checks()[name]
+    if "expected" in inspect.signature(check).parameters:
+        return Preparation(config).look(name, check).message
+    try:
+        return check(config)
+    except Mistake as mistake:
+        return str(mistake)
+
+
 def caught(name: str, config) -> str:
     """The line with which the check `name` refuses a config; fails if it does not, or says it in several lines.
 
-    test_every_check_catches_something looks for the calls of this function.
+    test_every_check_catches_something looks for the calls of this function, and of `noted`.
     """
-    check = all_checks()[name]
-    if "expected" in inspect.signature(check).parameters:
-        line = Preparation(config).look(name, check).message
-    else:
-        try:
-            line = check(config)
-        except Mistake as mistake:
-            line = str(mistake)
+    line = message_of(name, config)
     assert line is not None and not isinstance(line, Note), f"{name} says {line!r}"
     assert "\n" not in line
+    return line
+
+
+def noted(name: str, config) -> str:
+    """The Note that the check `name` has about a config, for a check that never refuses; fails if it has none."""
+    line = message_of(name, config)
+    assert isinstance(line, Note) and "\n" not in line, f"{name} says {line!r}"
     return line
 
 

@@ -1,9 +1,7 @@
 """What preflight says about batches, micro-batches, and how work is spread over GPUs."""
 
 import pytest
-from preflight_helpers import all_checks, each, said_by
-
-from preflight.checks import Note
+from preflight_helpers import all_checks, each, noted, said_by
 
 A = "actor_rollout_ref"
 ROLLOUT, ACTOR = f"{A}.rollout", f"{A}.actor"
@@ -82,7 +80,7 @@ MISTAKES = {
     ],
     "check_critic_batches": [
         (["algo=ppo", "critic.ppo_max_token_len_per_gpu=99"], "critic.ppo_infer_max_token_len_per_gpu"),
-        (["algo=ppo", *FIXED], "critic.use_dynamic_bsz=false wants"),
+        (["algo=ppo", *FIXED], "critic.use_dynamic_bsz=false needs"),
     ],
     "check_token_budget": [
         (["lab.hw.tokens_per_gpu=10"], "is less than one prompt and answer (128 tokens): set 128 or more"),
@@ -157,8 +155,7 @@ def test_what_does_not_come_out_even_is_noted(configure):
             "8 prompts a step make 8 mini-batches, not lab.mini_batches=16",
         ),
     ):
-        line = all_checks()[name](configure(*overrides))
-        assert isinstance(line, Note) and words in line
+        assert words in noted(name, configure(*overrides))
     for overrides in (
         [],
         ["data.train_batch_size=5"],

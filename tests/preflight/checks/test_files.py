@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from preflight_helpers import RL_ROW, caught, each
+from preflight_helpers import RL_ROW, caught, each, noted
 
 # check → cases: overrides, and what the line must say
 MISTAKES = {
@@ -38,6 +38,14 @@ def test_a_full_disk(configure, monkeypatch):
 
     monkeypatch.setattr(files, "MIN_FREE_GIB", 10**9)
     assert "GiB free, 1000000000 GiB needed" in caught("check_disk", configure())
+
+
+def test_a_model_of_random_weights(configure, tmp_path):
+    """Notes alone: a first try of the pipeline is allowed."""
+    (tmp_path / "config.json").write_text('{"architectures": ["Qwen2ForCausalLM"]}')
+    (tmp_path / "card.json").write_text('{"made": {"name": "tiny_model"}}')
+    config = configure(f"lab.model.path={tmp_path}")
+    assert "Train it first" in noted("check_random_weights", config)
 
 
 def test_rows_that_cannot_be_graded(configure, said, tmp_path):
