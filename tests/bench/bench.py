@@ -51,7 +51,7 @@ def bench_sql() -> None:
     """(a) Rows per second of the SQL reward against bare sqlite3."""
     import bench_rewards_sql
 
-    bench_rewards_sql.main()
+    bench_rewards_sql.main([])
 
 
 def bench_compose() -> None:

@@ -106,13 +106,14 @@ async def reward_rate(cases: list, number: int, workers: int) -> float:
     return rate
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
+    """Measure and print; argv: options in place of the command line's."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument(
         "--made", action="store_true", help="made databases even where real ones are"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         real = (REAL / "verdicts.jsonl").exists() and not options.made
         cases = real_cases() if real else made_cases(Path(folder))
