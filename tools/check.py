@@ -37,6 +37,8 @@ def show(overrides: list[str]) -> int:
     for found in preparation.findings(DEFAULT, SLOW):
         print(line(found), flush=True)
         wrong += [name_of(found)] if found.is_wrong else []
+        if found.is_last:
+            print("(the checks after this one need a value that is right: they were not made)")
     print(f"\n{plan.describe(config, preparation.expected)}\n")
     if wrong:
         print(f"{len(wrong)} wrong: {', '.join(wrong)}")

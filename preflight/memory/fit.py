@@ -27,7 +27,7 @@ OFFLOADS = (
     [("lab.hw.optimizer_offload", True), ("lab.hw.param_offload", True)],
 )
 NO_OFFLOAD = [("lab.hw.optimizer_offload", False), ("lab.hw.param_offload", False)]
-WHY = {RANK: "all weights don't fit, with anything offloaded", DTYPE: "in fp32 they don't fit"}
+WHY = {RANK: "all weights don't fit, even offloaded", DTYPE: "in fp32 they don't fit"}
 
 
 def value(config: DictConfig, key: str):

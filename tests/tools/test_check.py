@@ -60,5 +60,6 @@ def test_an_unknown_name_is_a_mistake(check):
     status, lines, _ = check("lab.preflight.skip=[diks]", "data.train_batch_size=x")
     assert status == 2
     assert any("Did you mean disk?" in line for line in lines)
+    assert lines[lines.index("") - 1].endswith("they were not made)")
     assert "no plan: data.train_batch_size=x must be a whole number, 1 or more." in lines
     assert lines[-1] == "2 wrong: skip, counts"

@@ -48,7 +48,7 @@ def test_later_stages_need_no_model_of_their_own(tmp_path, data, monkeypatch):
     """They begin with that of the stage before, which isn't there yet."""
     monkeypatch.chdir(tmp_path)  # no data/tiny_model here
     assert len(plan(["sft", "dpo", data[0], f"sft:{data[1]}"], tmp_path)) == 2
-    with pytest.raises(Mistake, match="stage sft: model=tiny isn't there yet"):
+    with pytest.raises(Mistake, match="stage sft: model=tiny is not there yet"):
         plan(["sft", "dpo", data[0]], tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""`make plan`: the table, what helps, an exit status. Its figures: test_preflight_plan.py."""
+"""`make plan`: the table, what helps, an exit status. Its figures: tests/preflight/memory/test_plan.py."""
 
 import pytest
 
@@ -24,6 +24,16 @@ def test_what_it_tells(capsys, words, status, texts):
     assert main(words) == status
     out = capsys.readouterr().out
     assert all(text in out for text in texts), out
+
+
+@pytest.mark.parametrize(
+    "words", [["hw=rtx4070"], ["algo=ppo", "hw=a100"], ["algo=sft", "hw=a10g"]]
+)
+def test_a_line_fits_into_a_terminal(capsys, monkeypatch, words):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80 and "\x1b" not in out
 
 
 def test_a_mistake_is_a_line(capsys):
