@@ -1,4 +1,4 @@
-"""A file in algos/ is all that an algorithm needs: the README's examples, as a user would add them."""
+"""A file in algos/ is all that an algorithm needs: the examples of docs/algorithms.md, as a user would add them."""
 
 import functools
 import inspect
@@ -22,9 +22,9 @@ ENV = {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "plugins.register"}
 
 @functools.cache
 def examples() -> dict[str, str]:
-    """The README's files: path → text. Each begins with a comment that is its path."""
-    readme = (ROOT / "README.md").read_text()
-    section = readme.partition("## Your own algorithm")[2].partition("\n## ")[0]
+    """The files of docs/algorithms.md: path → text. Each begins with a comment that is its path."""
+    page = (ROOT / "docs/algorithms.md").read_text()
+    section = page.partition("## Your own algorithm")[2].partition("\n## ")[0]
     blocks = re.findall(r"(?m)(?:^(?: {4}.*)?\n)+", section)
     found = {}
     for block in map(textwrap.dedent, blocks):
@@ -35,9 +35,9 @@ def examples() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def copy(tmp_path_factory):
-    """The project as it is, in another folder, with the README's examples added."""
+    """The project as it is, in another folder, with these examples added."""
     folder = tmp_path_factory.mktemp("copy") / "verl-lab"
-    for part in ("algos", "conf", "plugins", "preflight", "rewards", "data_prep"):
+    for part in ("algos", "conf", "data_prep", "launcher", "plugins", "preflight", "rewards"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "launch.py", folder)
     for path, text in examples().items():
@@ -51,7 +51,7 @@ def launch(folder, *overrides: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
-def test_the_readme_has_the_examples():
+def test_the_page_has_the_examples():
     assert sorted(examples()) == ["algos/median.py", "algos/truncated.py", "conf/algo/median.yaml"]
 
 
