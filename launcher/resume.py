@@ -98,7 +98,8 @@ class Past:
         for made in (before, now):
             OmegaConf.resolve(made)
         old, today = plain(self.resolved), plain(before)
-        self.changes = differences(old, today)
+        unused = before.lab.trainer.unused  # which resolved.yaml does not have
+        self.changes = differences(old, {k: v for k, v in today.items() if k not in unused})
         merged = OmegaConf.create(together(old, today, plain(now)))
         if merged.lab.plan == "auto":
             merged.lab.plan = "check"  # it has chosen
@@ -165,7 +166,7 @@ def differences(old: Any, today: Any, key: str = "") -> list[str]:
     if today is NONE:  # of lab nothing is lost by that: verl's keys have its values
         return [] if key.startswith("lab.") else [f"{key}={shown(old)} is no key any more"]
     if old is NONE:
-        return [f"{key}={shown(today)} is new"]
+        return [f"{key}={shown(today)} is new"] if today != {} else []
     return [f"{key}={shown(old)}, today {shown(today)}"]
 
 

@@ -184,10 +184,10 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_intermixed_args(argv)
     resolvers.register()
-    return guarded(lambda: run(args), ValueError, OSError)
+    return guarded(lambda: try_reward(args), ValueError, OSError)
 
 
-def run(args: argparse.Namespace) -> int:
+def try_reward(args: argparse.Namespace) -> int:
     """Measure, print, write the page; 1 if a bar fails."""
     config = names.composed(names.check_argv(args.overrides))
     subject, rng = Subject(config), random.Random(args.seed)

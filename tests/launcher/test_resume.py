@@ -49,7 +49,9 @@ def begin(compose_at, tmp_path):
             OmegaConf.update(config, key, value)
         OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra/overrides.yaml")
         OmegaConf.save(config, folder / ".hydra/config.yaml")
-        OmegaConf.save(config, folder / "resolved.yaml", resolve=True)
+        OmegaConf.resolve(config)
+        kept = [key for key in config if key not in config.lab.trainer.unused]
+        OmegaConf.save(OmegaConf.masked_copy(config, kept), folder / "resolved.yaml")
         return folder
 
     return make
@@ -88,12 +90,15 @@ def test_a_run_keeps_what_conf_said_and_says_what_is_different_today(begin, go_o
     assert not (folder / "attempts/2").exists()
 
 
-def test_it_says_nothing_where_nothing_has_changed(begin, go_on):
-    folder = begin("algo=ppo", "lab.seed=3")
+@pytest.mark.parametrize("algo", ["ppo", "sft", "self_play"])
+def test_it_says_nothing_where_nothing_has_changed(begin, go_on, algo):
+    folder = begin(f"algo={algo}", "lab.seed=3")
     first = yaml.safe_load((folder / "resolved.yaml").read_text())
-    past, _ = go_on(folder)
+    past, config = go_on(folder)
     assert past.changes == [] and past.report() == ""
-    assert yaml.safe_load((folder / "resolved.yaml").read_text()) == first
+    now = yaml.safe_load((folder / "resolved.yaml").read_text())
+    assert {key: now[key] for key in first} == first
+    assert now.keys() - first.keys() == set(config.lab.trainer.unused)
 
 
 def test_what_the_command_line_sets_counts_and_so_does_all_that_follows_from_it(begin, go_on):

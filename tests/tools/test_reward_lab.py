@@ -127,7 +127,7 @@ def test_parts_without_signal_are_named(lab, tmp_path):
         (["reward=none"], "reward=none leaves scoring to verl"),
         (["reward=model", "lab.reward_model.path=x"], "scores only inside a run"),
         (["reward=sql", "dataset=spider"], "no data file data/spider"),
-        (["reward=sql", "reward.custom_reward_function.reward_kwargs.shapping=x"], "unknown key"),
+        (["reward=sql", "reward.custom_reward_function.reward_kwargs.shapping=x"], "'shapping'. Did you mean shaping?"),
     ],
 )  # fmt: skip
 def test_mistakes_are_a_line(capsys, words, told):

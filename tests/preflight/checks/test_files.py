@@ -1,10 +1,14 @@
 """What preflight says about files: data, models, rewards, and room on the disk."""
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from preflight_helpers import RL_ROW, caught, each, noted
+
+from preflight.checks import Note
+from preflight.checks.files import check_random_weights
 
 # check → cases: overrides, and what the line must say
 MISTAKES = {
@@ -77,3 +81,12 @@ def test_rows_that_cannot_be_graded(configure, said, tmp_path):
     write(("SELECT a FROM t", db))
     assert said(*here) == []
     assert (tmp_path / "train.checked.json").exists()
+
+
+def test_random_weights_are_said_and_no_others(configure, tiny_model, tmp_path):
+    note = check_random_weights(configure("dataset=gsm8k"))
+    assert isinstance(note, Note) and "algo=sft dataset=gsm8k hydra.run.dir=outputs/sft" in note
+    assert check_random_weights(configure("algo=sft")) is None
+    trained = tmp_path / "trained"  # a checkpoint has no card
+    shutil.copytree(tiny_model, trained, ignore=shutil.ignore_patterns("card.json"))
+    assert check_random_weights(configure(f"lab.model.path={trained}")) is None
