@@ -47,12 +47,11 @@ class Options(BaseModel):
     @classmethod
     def of(cls, options: Mapping):
         """The checked options; the same object for the same ones. ValueError for a bad one."""
-        if not options.keys().isdisjoint(OF_VERL):
-            options = {name: value for name, value in options.items() if name not in OF_VERL}
         try:
             return _checked(cls, **options)
         except TypeError:  # lists and mappings can't be looked up
-            return _checked(cls, **{name: _key(value) for name, value in options.items()})
+            mine = {name: value for name, value in options.items() if name not in OF_VERL}
+            return _checked(cls, **{name: _key(value) for name, value in mine.items()})
 
 
 class _Json(str):
@@ -69,7 +68,10 @@ def _key(value):
 
 @lru_cache(maxsize=256, typed=True)  # typed: 1 is not true
 def _checked(kind: type[Options], /, **options) -> Options:
-    given = {n: json.loads(v) if type(v) is _Json else plain(v) for n, v in options.items()}
+    mine = {name: value for name, value in options.items() if name not in OF_VERL}
+    if len(mine) < len(options):
+        return _checked(kind, **mine)
+    given = {n: json.loads(v) if type(v) is _Json else plain(v) for n, v in mine.items()}
     try:
         return kind(**given)
     except ValidationError as error:

@@ -60,11 +60,7 @@ async def compute_score(
     ValueError for a bad option or a missing driver, RuntimeError if no worker process starts;
     nothing else, whatever the response says.
     """
-    return await grade(Options.of(options), solution_str, ground_truth, extra_info)
-
-
-async def grade(o: Options, solution_str, ground_truth, extra_info) -> dict:
-    """compute_score with options that are checked."""
+    o = Options.of(options)
     key = key_of(ground_truth, extra_info, o)
     pool = pool_for(key)
     task = known_task(pool, key) or await new_task(pool, key)

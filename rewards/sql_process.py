@@ -21,10 +21,11 @@ used up, those that are left score 0.
 Not covered: whether a step is of use. `SELECT * FROM t` that the final SELECT reads is a step.
 """
 
+from functools import cached_property
+
 from pydantic import Field, model_validator
 
 from rewards import sql
-from rewards._sql import faults
 from rewards._sql.shaping import SHAPINGS
 from rewards._sql.steps import UNDERSTOOD, Step, locate, split, worth
 from rewards._sql.task import key_of, known_task, new_task, pool_for
@@ -49,6 +50,11 @@ class Options(sql.Options):
             )
         return self
 
+    @cached_property
+    def of_sql(self) -> dict:
+        """Those of rewards.sql."""
+        return {name: getattr(self, name) for name in sql.Options.model_fields}
+
 
 async def compute_score(
     data_source, solution_str, ground_truth, extra_info=None, **options
@@ -58,7 +64,9 @@ async def compute_score(
     Errors are those of rewards.sql: ValueError for a bad option, RuntimeError if no worker starts.
     """
     o = Options.of(options)
-    result = await sql.grade(o, solution_str, ground_truth, extra_info)
+    result = await sql.compute_score(
+        data_source, solution_str, ground_truth, extra_info, **o.of_sql
+    )
     steps: tuple[Step, ...] = ()
     values, at = [], 0
     if result["outcome"] in UNDERSTOOD:
@@ -66,7 +74,7 @@ async def compute_score(
         steps = split(text)
     if 0 < len(steps) <= STEPS_MOST:
         at = locate(solution_str, text)
-        key = key_of(ground_truth, extra_info, o)
+        key = key_of(ground_truth, extra_info, sql.Options.of(o.of_sql))
         pool = pool_for(key)
         task = known_task(pool, key) or await new_task(pool, key)
         if task.usable:  # still: the file may have changed meanwhile
@@ -87,7 +95,7 @@ async def compute_score(
 
 def row_faults(rows, **options) -> list[dict]:
     """Faults of the data, as rewards.sql finds them."""
-    return faults.find(rows, Options.of(options))
+    return sql.row_faults(rows, **Options.of(options).of_sql)
 
 
 def bars(**options) -> dict:

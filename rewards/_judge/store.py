@@ -1,7 +1,8 @@
 """What is kept between the calls of reward=judge: scores by request, and how many calls were made.
 
 In a folder it is a SQLite file that all processes of a run share, and that outlives them: a run that
-is resumed knows its scores and its spending. Without a folder it is kept in memory.
+is resumed knows its scores and its spending. No cache library counts exactly over several processes,
+some of which may be killed, and the count is what caps the spending. Without a folder it is kept in memory.
 It holds hashes, scores and a number: no text of a row, and no key.
 """
 

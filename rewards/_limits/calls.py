@@ -14,6 +14,8 @@ A function that raises has a bug: RewardError tells the row and the function's o
 The processes (`_limits/worker`) are forks of one that has imported the function's module: a new one
 is there in milliseconds. They have this process's module path, working folder and environment, and
 what they print goes where this process's output goes.
+Own code, because threads, signals and func_timeout do not stop a loop in C, and a process for each call
+would take fifty times as long as a trivial call does here.
 What is sent back is plain: numbers, texts, lists, dicts (tuples become lists, numpy's numbers
 Python's). A process makes many calls one after the other, and is replaced when it is stopped: a
 function keeps no state that must survive, and leaves none that must not.

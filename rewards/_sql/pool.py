@@ -1,5 +1,8 @@
 """Worker processes for one event loop: jobs go out in micro-batches, answers come back to futures.
 
+Own code for its speed and for what it stops. Measured on 20 real databases, a query takes 34 us with bare
+sqlite3, 48 us here with one worker (tests/bench/bench_rewards_sql.py), 281 us with a thread for each and
+6,900 us with a process for each; and a thread can't be stopped.
 Everything runs in the caller's event loop, without a thread: a thread would wait for the
 interpreter's lock (5 ms at a time) whenever the loop is busy. The loop is never blocked: pipes do
 not block, and a query that hangs costs only its worker.

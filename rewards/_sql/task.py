@@ -145,7 +145,8 @@ def key_of(ground_truth, extra_info, options) -> tuple:
 
     A path may be a URL.
     """
-    info = extra_info if isinstance(extra_info, Mapping) else {}
+    # A look at the type first: an abstract class takes longer than the rest of this function.
+    info = extra_info if type(extra_info) is dict or isinstance(extra_info, Mapping) else {}
     paths, more = info.get("db"), info.get("extra_dbs")
     if type(paths) is not str or not paths.startswith("/") or more is not None:
         found = (path for path in (*strings(paths), *strings(more)) if path)

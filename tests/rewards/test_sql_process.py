@@ -107,13 +107,13 @@ def test_bounded_time(unit):
     for number in (12, 25, 60, 500):
         close = " THEN 1 END" if unit.startswith("CASE") else ")"
         query = f"WITH a AS (SELECT {unit * number}1{close * number}) SELECT * FROM a"
-        start = time.perf_counter()
+        start = time.process_time()
         split(query[:20_000])
-        assert time.perf_counter() - start < 2
+        assert time.process_time() - start < 2
     query = "WITH a AS (SELECT " + "date(date(date(date(1)))), " * 700 + "1) SELECT * FROM a"
-    start = time.perf_counter()
+    start = time.process_time()
     split(query)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_the_longest_chain_is_read():
