@@ -10,8 +10,6 @@ import textwrap
 import time
 
 import pytest
-import yaml
-from helpers import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -416,12 +414,6 @@ def test_bad_options_are_refused():
         grade(BEST, incomplete_penalty=0.1)
     with pytest.raises(ValueError, match="Did you mean completeness_weight"):
         grade(BEST, completness_weight=0.1)
-
-
-def test_the_yaml_shows_the_defaults():
-    file = ROOT / "conf/reward/trading.yaml"
-    function = yaml.safe_load(file.read_text())["custom_reward_function"]
-    assert function["reward_kwargs"] == defaults(Options)
 
 
 @pytest.mark.parametrize("options", [{}, {"documentation_bonus": 0}, {"syntax_error_penalty": -2}])
