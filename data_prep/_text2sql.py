@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -39,11 +40,11 @@ class Part:
 class Asked:
     """The fields of a question, whatever the benchmark calls them."""
 
-    db_id: object
-    question: object
-    reference: object
-    evidence: object = ""
-    difficulty: object = None
+    db_id: Any
+    question: Any
+    reference: Any
+    evidence: Any = ""
+    difficulty: Any = None
 
 
 def add_options(parser: argparse.ArgumentParser, name: str) -> None:

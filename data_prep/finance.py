@@ -55,7 +55,8 @@ def fields_of(row: dict) -> tuple[str, str, str]:
             raise ValueError(f"{name}: is of type {type(value).__name__}, not a text")
     if not values[0].strip():
         raise ValueError(f"{names[0]}: empty")
-    return tuple(values)
+    query, context, reference = values
+    return query, context, reference
 
 
 def forms_of(row: dict, number: int, system: str) -> tuple[dict, dict | None]:

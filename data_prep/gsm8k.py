@@ -12,6 +12,7 @@ openai/gsm8k) can both read. SFT rows have the official answer without its calcu
 
 import argparse
 import re
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -103,6 +104,7 @@ def run(args: argparse.Namespace) -> None:
     split = Split(args.val_share)
 
     def fill(rows: _dataset.Rows) -> None:
+        parts: Iterable[tuple[str | None, str, Iterable[Iterator]]]
         if args.source:
             parts = [(given, some[0].name, map(read, some)) for given, some in files.items()]
         else:

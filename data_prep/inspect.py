@@ -30,7 +30,7 @@ def printable(value: object) -> str:
     )
 
 
-def show(value: object, indent: str = "  ") -> None:
+def show(value: dict | list, indent: str = "  ") -> None:
     """Print a value readably: mappings and lists as trees, texts with their line breaks."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for name, item in items:

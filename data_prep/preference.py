@@ -123,8 +123,8 @@ def run(args: argparse.Namespace) -> None:
         rows.notes["prompts"] = rows.notes.get("prompts", 0) + 1
         rows.notes["prompts_without_pair"] = rows.notes.get("prompts_without_pair", 0) + (not pairs)
         side = split.of(prompt)
-        for texts in pairs:
-            row = _schema.preference_row(prompt, *texts)
+        for better, worse in pairs:
+            row = _schema.preference_row(prompt, better, worse)
             rows.put("preference", side, row, side, reads=2)
 
     _dataset.make("preference", args, fill, inputs=_answers.inputs(args.source))

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from hydra.plugins.config_source import ConfigResult, ConfigSource
@@ -35,7 +35,7 @@ class Gpu(NamedTuple):
     name: str
     memory_gib: float
     vendor: str
-    index: int
+    index: int  # type: ignore[assignment] # in place of a tuple's method that nobody asks for
     uuid: str = ""
     bf16: bool = True
 
@@ -156,7 +156,7 @@ def same_kind(found: list[Gpu]) -> Gpu:
 
 def settings(own: dict, gpu: Gpu, count: int, known: bool) -> dict:
     """What of lab.hw differs from the profile on this machine."""
-    hw = {"gpus_per_node": count}
+    hw: dict[str, Any] = {"gpus_per_node": count}
     for key in ("samples_per_step", "sft_batch_size"):
         if own[key] % count:  # the next that every GPU gets an equal, even part of
             hw[key] = count << (own[key] // count).bit_length()

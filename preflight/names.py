@@ -63,7 +63,9 @@ def check_argv(argv: list[str]) -> list[str]:
     argv = reward_keys.short(arg for arg in argv if not arg.startswith("resume="))
     if run:
         if MULTIRUN.intersection(argv):
-            raise Mistake(f"resume={run} goes on with one run, and -m starts several: leave out -m.")
+            raise Mistake(
+                f"resume={run} goes on with one run, and -m starts several: leave out -m."
+            )
         argv = saved_overrides(run, argv)
     else:
         for arg in argv:
@@ -147,7 +149,7 @@ def composed(overrides: list[str]) -> DictConfig:
 
 def explain(error: Exception) -> str:
     """One or two lines for an error of Hydra or OmegaConf while composing."""
-    causes = [error]
+    causes: list[BaseException] = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
     omega = next((c for c in causes if isinstance(c, OmegaConfBaseException)), None)

@@ -72,7 +72,7 @@ def file_of_module(module: str) -> str | None:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:
         return None
-    return spec and spec.origin
+    return spec.origin if spec else None
 
 
 def names_in(tree: ast.Module):

@@ -53,7 +53,9 @@ def gather(config: DictConfig, overrides: Iterable[str]) -> None:
     function = OmegaConf.select(config, LONG.rpartition(".")[0])
     if function is None or "reward_kwargs" not in function:
         return
-    options = OmegaConf.select(config, SHORT) or {}  # a run that began before there was this key
+    options = OmegaConf.select(config, SHORT) or OmegaConf.create(
+        {}
+    )  # a run that began before there was this key
     written, mine = function._get_node("reward_kwargs"), given(overrides)
     with open_dict(config):
         if OmegaConf.is_dict(written) and not (written._is_none() or written._is_interpolation()):

@@ -50,7 +50,7 @@ def verdict(config: DictConfig) -> str | None:
     try:
         convert_rl(config) if is_rl(config) else convert_sft(config)
     except Exception as error:  # whatever it is, a run would end with it
-        causes = [error]
+        causes: list[BaseException] = [error]
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
         return f"{type(causes[-1]).__name__}: {' '.join(str(causes[-1]).split())}"

@@ -1,7 +1,7 @@
 """`reward=composite`: the weighted sum of other rewards, by their names in this folder.
 
-    reward=composite 'reward.custom_reward_function.reward_kwargs.parts={sql: 0.9, length: 0.1}'
-    'reward.custom_reward_function.reward_kwargs.options={length: {max_length: 400}}'
+    reward=composite 'lab.reward.parts={sql: 0.9, length: 0.1}'
+    'lab.reward.options={length: {max_length: 400}}'
 
 score = sum of weight · score, in the range that follows from the parts' own (`bars`); weights are any
 numbers and aren't normalised. A weight of 0: the part is only logged.

@@ -21,7 +21,7 @@ without fences what looks like code.
 Not covered: whether a strategy earns anything or fits its prompt's market, whether a formula is the
 indicator it is named after, other languages. One sound strategy learnt by heart scores well for
 every prompt; for quality let a language model judge as well (README.md shows all of the command):
-    reward=composite 'reward.custom_reward_function.reward_kwargs.parts={trading: 0.5, judge: 0.5}'
+    reward=composite 'lab.reward.parts={trading: 0.5, judge: 0.5}'
 """
 
 from pydantic import Field

@@ -31,7 +31,7 @@ from preflight import names, resolvers
 from preflight.checks.files import check_data_files
 from preflight.mistakes import Mistake
 from preflight.subject import Subject
-from rewards._rows import ground_truth_of, read_rows
+from rewards._rows import RowError, ground_truth_of, read_rows
 from tools import _lab_answers, _lab_page, guarded
 from tools._lab_attacks import ATTACKS, FREE, words_of
 from tools._lab_page import scores
@@ -45,6 +45,16 @@ class Bar(NamedTuple):
     name: str
     holds: bool
     figures: str
+
+
+def rows_of(file: Path) -> list[dict]:
+    """All rows of a file. Raises Mistake for a broken one."""
+    rows = []
+    for number, row in read_rows(file):
+        if isinstance(row, RowError):
+            raise Mistake(f"{file}, row {number}: {row}")
+        rows.append(row)
+    return rows
 
 
 def answers_of(subject: Subject, rows: list[dict], rng: random.Random) -> dict[str, list[tuple]]:
@@ -193,7 +203,7 @@ def try_reward(args: argparse.Namespace) -> int:
     subject, rng = Subject(config), random.Random(args.seed)
     if wrong := check_data_files(config):
         raise Mistake(wrong)
-    rows = [row for _, row in read_rows(Path(config.data.val_files))]
+    rows = rows_of(Path(config.data.val_files))
     rows = rng.sample(rows, min(args.rows, len(rows)))
     groups = []
     if args.answers:

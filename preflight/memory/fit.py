@@ -7,6 +7,7 @@ what the command line sets directly stays as it is.
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,14 +15,14 @@ from preflight.facts import given, is_rl
 from preflight.memory.plan import device_bytes, plan
 from preflight.memory.sizes import longest_of, setup_of, workers_of
 
-Change = tuple[str, object]
+Change = tuple[str, Any]
 TOKENS, SHARE, RANK = "lab.hw.tokens_per_gpu", "lab.hw.rollout_memory", "lab.lora_rank"
 DTYPE = "lab.hw.weights_dtype"
 LORA = 32
 MANY = 4096  # tokens of a pass that keep a GPU busy
 MOST = 65536  # tokens of a pass: more does not make it faster
 SHARES = [round(0.05 * k, 2) for k in range(18, 1, -1)]  # 0.9 to 0.1
-OFFLOADS = (
+OFFLOADS: tuple[list[Change], ...] = (
     [],
     [("lab.hw.optimizer_offload", True)],
     [("lab.hw.optimizer_offload", True), ("lab.hw.param_offload", True)],

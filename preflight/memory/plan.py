@@ -91,8 +91,8 @@ def plan(setup: Setup, gpu: float) -> Plan:
         phases,
         gpu,
         setup.cuda,
-        server and server.concurrent(gpu),
-        server and server.sequences,
+        server.concurrent(gpu) if server else None,
+        server.sequences if server else None,
         setup.longest,
     )
 

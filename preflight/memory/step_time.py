@@ -59,7 +59,8 @@ def operations(e: Engine, tokens: float, length: float) -> float:
 
 def passes(setup: Setup, length: float) -> dict[str, tuple[float, float]]:
     """Of each phase with passes: (operations, times that a sequence goes through it)."""
-    tokens, actor, found = setup.samples * length, setup.actor, {}
+    tokens, actor = setup.samples * length, setup.actor
+    found: dict[str, tuple[float, float]] = {}
 
     def update(e: Engine) -> tuple[float, float]:
         times = 3 + e.checkpointing - bool(e.rank)  # frozen weights need no gradients

@@ -158,10 +158,11 @@ def logits(e: Engine, tokens: int, train: bool) -> float:
     upcast = UPCAST if e.cuda and c < UPCAST else 0
     if not train:
         fused = e.packed and e.compiled
-        extra = (p + max(c, p) + upcast) * (0 if fused or e.frozen else 1)
+        extra: float = (p + max(c, p) + upcast) * (0 if fused or e.frozen else 1)
         if e.packed and e.chunk and not e.frozen:
             extra = 12 * min(1.0, e.chunk / max(tokens, 1))
         return tokens * e.shape.vocab * max(scores + extra, scores + copy)
+    each: float
     if entropy and not (e.packed and e.compiled):
         each = 3 * c + 4 * p + upcast
     elif e.flash:
