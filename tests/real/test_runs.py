@@ -15,7 +15,6 @@ import time
 import psutil
 import pytest
 import yaml
-from helpers import STEPS
 from transformers import AutoModelForCausalLM
 
 from launcher.progress import read_metrics
@@ -156,23 +155,6 @@ def test_resume_after_kill_9(start, run, tmp_path):
     )  # and the steps go on
     assert f"global step to {saved}" in resumed.log()
     assert len(json.loads((folder / "run.json").read_text())["attempts"]) == 2
-
-
-def test_a_sweep_runs_one_job_after_another(start, tmp_path):
-    process = start(
-        "-m",
-        "algo=gspo,rloo",
-        f"hydra.sweep.dir={tmp_path / 'sweep'}",
-        "trainer.val_before_train=false",
-    )
-    output = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, output
-    for job, loss in enumerate(("gspo", "vanilla")):
-        resolved = yaml.safe_load((tmp_path / f"sweep/{job}/resolved.yaml").read_text())
-        assert resolved["actor_rollout_ref"]["actor"]["policy_loss"]["loss_mode"] == loss
-        assert max(read_metrics(tmp_path / f"sweep/{job}/metrics.jsonl")) == STEPS
-    assert re.search(r"^\* +[01] ", output, re.MULTILINE), output
-    assert "best validation" in output
 
 
 @pytest.mark.usefixtures("tidy")

@@ -35,5 +35,5 @@ def test_the_shipped_sweep(start, tmp_path):
         # its line of the table: number, steps, reward, validation, how it ended
         line = rf"^[* ] +{job} +{STEPS} +-?\d+\.\d+ +-?\d+\.\d+ +ok .*\balgo={algo}\b"
         assert re.search(line, output, re.MULTILINE), output
-    assert len(re.findall(r"^\*  [0-2] ", output, re.MULTILINE)) == 1, output
+    assert len(re.findall(r"^\* +[0-2] ", output, re.MULTILINE)) == 1, output
     assert re.search(r"^\* best validation: \S+/sweep/[0-2]$", output, re.MULTILINE), output
