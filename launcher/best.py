@@ -11,14 +11,12 @@ import os
 import shutil
 from pathlib import Path
 
-from launcher.checkpoints import TRACKER, step_model
-
-FOLDER, NOTE = "best_model", "best.json"
+from launcher.checkpoints import BEST, NOTE, TRACKER, step_model
 
 
 def best(run_dir: Path) -> dict | None:
     """What is known of the best model: {"step", "metric", "value"}; None if there is none."""
-    file = run_dir / FOLDER / NOTE
+    file = run_dir / BEST / NOTE
     return json.loads(file.read_text()) if file.exists() else None
 
 
@@ -53,7 +51,7 @@ class BestModel:
         model = step_model(self.run_dir / f"checkpoints/global_step_{note['step']}")
         if model is None:
             return
-        new, old = self.run_dir / f"{FOLDER}.new", self.run_dir / FOLDER
+        new, old = self.run_dir / f"{BEST}.new", self.run_dir / BEST
         shutil.rmtree(new, ignore_errors=True)
         shutil.copytree(model, new, copy_function=os.link)
         (new / NOTE).write_text(json.dumps(note) + "\n")

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
-from launcher.checkpoints import latest_model, step_model
+from launcher.checkpoints import NoCheckpoint, checkpoint, step_model
 from preflight import machine
 from preflight.facts import verl_folder
 
@@ -38,11 +38,15 @@ def absolute(path: str | None) -> str | None:
 
 
 def model_path(path: str) -> str:
-    """A hub id as it is; a folder absolute; a run's, or a checkpoint's, becomes its (last) model."""
+    """A hub id as it is; a folder absolute; a run's (RUN, RUN@best, RUN@STEP), or a checkpoint's, becomes its model."""
     local = Path(os.path.expanduser(path))
     if not local.exists() and HUB_ID.fullmatch(path) and not path.startswith(("data/", "outputs/")):
         return path
-    return str((latest_model(local) or step_model(local) or local).absolute())
+    try:
+        named = checkpoint(path)
+    except NoCheckpoint:
+        named = None  # a check says that there is no model
+    return str(((named and named.model) or step_model(local) or local).absolute())
 
 
 def ray_address() -> str | None:

@@ -1,0 +1,110 @@
+"""What stands for a model on a command line.
+
+outputs/RUN            the last checkpoint of a run; RUN@best and RUN@STEP another one
+path/to/folder         weights of Hugging Face (config.json, *.safetensors), or an adapter of PEFT
+Qwen/Qwen2.5-0.5B      a hub id
+tiny                   a name of conf/model
+http://host:8000/v1    a server that speaks OpenAI's protocol; #NAME behind it: which of its models
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from launcher.checkpoints import NoCheckpoint, checkpoint
+from preflight.mistakes import Mistake, unknown
+from preflight.names import CONF
+from preflight.resolvers import HUB_ID
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+INDEX = ".index.json"
+ADAPTER = "adapter_config.json"
+URLS = ("http://", "https://")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that can answer."""
+
+    said: str  # as it was named
+    kind: Literal["weights", "adapter", "hub", "server"]
+    path: str  # a folder, a hub id, or a URL
+    base: str | None = None  # of an adapter: a folder or a hub id
+    name: str | None = None  # on a server: which of its models
+    run: Path | None = None  # the run that made it
+    step: int | None = None  # of that run
+
+    @property
+    def tokenizer(self) -> str:
+        """Where its tokenizer lies; an adapter may have none of its own."""
+        own = self.kind != "adapter" or (Path(self.path) / "tokenizer_config.json").is_file()
+        return self.path if own else str(self.base)
+
+
+def find(said: str) -> Model:
+    """The model that a name stands for. Raises Mistake, with what is missing, if it can't answer."""
+    if said.startswith(URLS):
+        url, _, name = said.partition("#")
+        return Model(said, "server", url.rstrip("/"), name=name or None)
+    try:
+        found = checkpoint(said)
+    except NoCheckpoint as error:
+        raise Mistake(str(error)) from None
+    if found:
+        folder = found.model
+        if folder is None or not has_weights(folder):
+            raise Mistake(f"{found.folder} has no Hugging Face weights, or not all of them. From the trainer's own files:"
+                          f" python -m tools.export {said} --to FOLDER")  # fmt: skip
+        return Model(said, "weights", str(folder.absolute()), run=found.run, step=found.step)
+    folder = Path(said).expanduser()
+    if folder.is_dir():
+        return local(said, folder.absolute())
+    if file := conf(said):
+        path = yaml.safe_load(file.read_text())["path"]
+        if HUB_ID.fullmatch(path) and not path.startswith("data/"):
+            return Model(said, "hub", path)
+        if not Path(path).is_dir():
+            raise Mistake(f"model={said} is not there yet: python -m data_prep {Path(path).name}")
+        return local(said, Path(path).absolute())
+    if HUB_ID.fullmatch(said) and not said.startswith(("data/", "outputs/", "multirun/")):
+        return Model(said, "hub", said)
+    if "/" in said:
+        raise Mistake(f"no model {said}: no such folder")
+    raise Mistake(unknown("model", said, (file.stem for file in (CONF / "model").glob("*.yaml"))))
+
+
+def conf(name: str) -> Path | None:
+    """The file of conf/model that has this name."""
+    file = CONF / "model" / f"{name}.yaml"
+    return file if name and "/" not in name and file.is_file() else None
+
+
+def local(said: str, folder: Path) -> Model:
+    """The model in a folder. Raises Mistake if something of it is missing."""
+    if (folder / ADAPTER).is_file():
+        base = json.loads((folder / ADAPTER).read_text()).get("base_model_name_or_path")
+        if not base:
+            raise Mistake(f"{folder / ADAPTER} names no base model (base_model_name_or_path)")
+        return Model(said, "adapter", str(folder), base=base)
+    if not (folder / "config.json").is_file():
+        raise Mistake(f"{said} is no model: neither a run's folder (resolved.yaml), nor weights (config.json), nor an"
+                      f" adapter ({ADAPTER})")  # fmt: skip
+    if not has_weights(folder):
+        raise Mistake(
+            f"{said} has a config.json, but no weights, or not all: {', '.join(WEIGHTS)} or its index"
+        )
+    return Model(said, "weights", str(folder))
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether all files of its weights are there."""
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return True
+        if (index := folder / f"{name}{INDEX}").is_file():
+            files = set(json.loads(index.read_text())["weight_map"].values())
+            return all((folder / file).is_file() for file in files)
+    return False
