@@ -56,8 +56,8 @@ def find(said: str) -> Model:
     if found:
         folder = found.model
         if folder is None or not has_weights(folder):
-            raise Mistake(f"{found.folder} has no Hugging Face weights, or not all of them. From the trainer's own files:"
-                          f" python -m tools.export {said} --to FOLDER")  # fmt: skip
+            raise Mistake(f"{found.folder} has no Hugging Face weights, or not all of them. To make them from what the"
+                          f" trainer saved: python -m tools.export {said} --to FOLDER")  # fmt: skip
         return Model(said, "weights", str(folder.absolute()), run=found.run, step=found.step)
     folder = Path(said).expanduser()
     if folder.is_dir():

@@ -1,0 +1,126 @@
+"""Answers by a server that speaks OpenAI's protocol (vLLM's, llama.cpp's, a hosted one), many requests at once."""
+
+import asyncio
+import os
+from collections.abc import Iterable, Iterator
+
+import openai
+
+from preflight.mistakes import Mistake
+from tools._models.engine import TOO_LONG, Answer, Asked, Engine, Sampling, Settings, reason
+from tools._models.naming import Model
+
+KEY = "OPENAI_API_KEY"
+RETRIES = 5  # of the library, with growing pauses: 408, 409, 429, 5xx, no connection
+TIMEOUT_S = 600.0
+
+
+class Server(Engine):
+    """One model on a server."""
+
+    name = "server"
+
+    def __init__(self, model: Model, settings: Settings):
+        self.model, self.settings = model, settings
+        # A server of one's own wants no key, and the library wants one all the same.
+        self.options = {
+            "base_url": model.path,
+            "api_key": os.environ.get(KEY) or "none",
+            "max_retries": RETRIES,
+            "timeout": TIMEOUT_S,
+        }
+        self.client = openai.OpenAI(**self.options)
+        try:
+            self.served = model.name or self.client.models.list().data[0].id
+        except openai.OpenAIError as error:
+            raise Mistake(self.told(error)) from None
+        except (IndexError, AttributeError, TypeError):
+            raise Mistake(f"{model.path} lists no models: name one, {model.path}#NAME") from None
+
+    def told(self, error: openai.OpenAIError) -> str:
+        """What a server's error means, as one line; no key is in it."""
+        if isinstance(error, openai.AuthenticationError):
+            return f"{self.model.path} does not accept the key: put it into ${KEY}"
+        if isinstance(error, openai.APIConnectionError):
+            return f"{self.model.path} can't be reached. Is the server up, and does its address end with /v1?"
+        if isinstance(error, openai.APIStatusError):
+            return f"{self.model.path} answered {error.status_code}: {reason(error)}"
+        return f"{self.model.path}: {reason(error)}"
+
+    def request(self, messages: list[dict], sampling: Sampling, seed: int) -> dict:
+        """One request's fields."""
+        more: dict = {"top_k": sampling.top_k} if sampling.top_k else {}
+        if self.settings.template_kwargs:
+            more["chat_template_kwargs"] = self.settings.template_kwargs
+        return {
+            "model": self.served,
+            "messages": messages,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "seed": seed,
+            "extra_body": more or None,
+        }
+
+    def answers(
+        self, asked: Iterable[Asked], sampling: Sampling
+    ) -> Iterator[tuple[Asked, list[Answer]]]:
+        loop = asyncio.new_event_loop()
+        client = openai.AsyncOpenAI(**self.options)
+        waiting = iter(asked)
+        tasks: dict[asyncio.Task, Asked] = {}
+        try:
+            while True:
+                while len(tasks) < self.settings.at_once and (one := next(waiting, None)):
+                    tasks[loop.create_task(self.several(client, one, sampling))] = one
+                if not tasks:
+                    return
+                first = asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = loop.run_until_complete(first)
+                for task in done:
+                    one = tasks.pop(task)
+                    try:
+                        made = task.result()
+                    except openai.OpenAIError as error:
+                        raise Mistake(self.told(error)) from None
+                    yield one, made
+        finally:
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            loop.run_until_complete(client.close())
+            loop.close()
+
+    async def several(self, client, one: Asked, sampling: Sampling) -> list[Answer]:
+        """All answers to one prompt; not by `n`, which has one seed for all."""
+        return list(
+            await asyncio.gather(
+                *(self.single(client, one.messages, sampling, seed) for seed in one.seeds)
+            )
+        )
+
+    async def single(self, client, messages: list[dict], sampling: Sampling, seed: int) -> Answer:
+        try:
+            reply = await client.chat.completions.create(**self.request(messages, sampling, seed))
+        except openai.BadRequestError as error:
+            if "context length" in str(error) or "too long" in str(error):
+                return Answer("", 0, TOO_LONG)
+            raise
+        choice = reply.choices[0]
+        tokens = reply.usage.completion_tokens if reply.usage else 0
+        finish = "length" if choice.finish_reason == "length" else "stop"
+        return Answer(choice.message.content or "", tokens, finish)
+
+    def stream(self, messages: list[dict], sampling: Sampling, seed: int = 0) -> Iterator[str]:
+        try:
+            with self.client.chat.completions.create(
+                stream=True, **self.request(messages, sampling, seed)
+            ) as pieces:
+                for piece in pieces:
+                    if piece.choices and (text := piece.choices[0].delta.content):
+                        yield text
+        except openai.OpenAIError as error:
+            raise Mistake(self.told(error)) from None
+
+    def close(self) -> None:
+        self.client.close()
