@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import openai
 
@@ -23,7 +24,7 @@ class Server(Engine):
     def __init__(self, model: Model, settings: Settings):
         self.model, self.settings = model, settings
         # A server of one's own wants no key, and the library wants one all the same.
-        self.options = {
+        self.options: dict[str, Any] = {
             "base_url": model.path,
             "api_key": os.environ.get(KEY) or "none",
             "max_retries": RETRIES,
@@ -47,7 +48,7 @@ class Server(Engine):
             return f"{self.model.path} answered {error.status_code}: {reason(error)}"
         return f"{self.model.path}: {reason(error)}"
 
-    def request(self, messages: list[dict], sampling: Sampling, seed: int) -> dict:
+    def request(self, messages: list[dict], sampling: Sampling, seed: int) -> dict[str, Any]:
         """One request's fields."""
         more: dict = {"top_k": sampling.top_k} if sampling.top_k else {}
         if self.settings.template_kwargs:
