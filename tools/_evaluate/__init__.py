@@ -1,0 +1,1 @@
+"""What stands behind tools.evaluate: rows, rewards, answers on disk, figures, files."""

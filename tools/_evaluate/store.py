@@ -1,0 +1,154 @@
+"""Answers on disk: a line of JSON each, appended as they come, so that nothing is asked twice.
+
+    NAME.answers.jsonl     (NAME.jsonl, if that is what was asked for) the answers, in the order in which they came
+    NAME.settings.json     what was asked, and of whom; at the end the summary
+
+All answers to a question are written at once. What a killed program has left half-written is cut off.
+"""
+
+import json
+import os
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+from launcher.results import write_json
+from preflight.mistakes import Mistake
+
+FIXED = (
+    "model",
+    "row",
+    "sample",
+    "prompt",
+    "answer",
+    "ground_truth",
+    "finish",
+    "tokens",
+)  # columns of every line
+
+
+class Store:
+    """The answers of one evaluation.
+
+    Args:
+        output: the file that the user asked for.
+        settings: what must be the same for answers to stand in one file.
+        force: begin anew, and lose what is there.
+
+    Raises Mistake if the file holds something else.
+    """
+
+    def __init__(self, output: Path, settings: dict, force: bool = False):
+        stem = output.with_suffix("")
+        self.file = output if output.suffix == ".jsonl" else Path(f"{stem}.answers.jsonl")
+        self.settings_file = Path(f"{stem}.settings.json")
+        self.output, self.settings = output, json.loads(json.dumps(settings, default=str))
+        self.columns: list[
+            str
+        ] = []  # of the questions themselves; all others are parts of a reward
+        self.done: dict[str, bytearray] = {}  # model → 1 at each row that has its answers
+        self.rows = 0
+        if force:
+            for file in (output, self.file, self.settings_file):
+                file.unlink(missing_ok=True)
+        if self.settings_file.is_file():
+            known = json.loads(self.settings_file.read_text())
+            self.check(known)
+            self.columns = known["columns"]
+            self.read_back()
+        elif there := [file for file in (output, self.file) if file.exists()]:
+            raise Mistake(
+                f"{there[0]} is there already, and no evaluation of this kind: another --output, or --force"
+            )
+        else:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.touch()
+            self.write_settings()
+        self.out = open(self.file, "a", encoding="utf-8")  # noqa: SIM115 # `close` closes it
+
+    def check(self, known: dict) -> None:
+        """Raises Mistake if what is there came of other settings."""
+        old, new = known["asked"], self.settings
+        models = old.get("models", {}) | new["models"]  # one more model may join them
+        same = {name: mark for name, mark in new["models"].items() if name in old.get("models", {})}
+        old, new = (
+            old | {"models": {name: old["models"][name] for name in same}},
+            new | {"models": same},
+        )
+        for key in dict.fromkeys([*old, *new]):
+            if old.get(key) != new.get(key):
+                was, now = (json.dumps(of.get(key))[:120] for of in (old, new))
+                raise Mistake(f"{self.output} holds answers of another evaluation: {key} was {was}, is {now}."
+                              " Another --output, or --force to lose them")  # fmt: skip
+        self.settings["models"] = models
+
+    def read_back(self) -> None:
+        """Find what is there, and cut off a line that was never finished."""
+        end = pending = 0  # bytes of whole questions, and of one whose last answer was not seen yet
+        with open(self.file, "ab+") as file:
+            file.seek(0)
+            for line in file:
+                try:
+                    found = json.loads(line) if line.endswith(b"\n") else None
+                except ValueError:
+                    found = None
+                if not isinstance(found, dict):
+                    break
+                pending += len(line)
+                if found["sample"] == self.settings["n"] - 1:
+                    self.mark(found["model"], found["row"])
+                    end, pending = end + pending, 0
+            file.truncate(end)
+
+    def mark(self, model: str, row: int) -> None:
+        """Note that a question has its answers."""
+        done = self.done.setdefault(model, bytearray())
+        if len(done) <= row:
+            done.extend(bytes(max(row + 1 - len(done), len(done))))
+        done[row] = 1
+        self.rows += 1
+
+    def has(self, model: str, row: int) -> bool:
+        """Whether a question has been answered."""
+        done = self.done.get(model, b"")
+        return row < len(done) and bool(done[row])
+
+    def add(self, lines: list[dict], columns: list[str]) -> None:
+        """All answers to one question; `columns`: those of the question itself."""
+        if new := [name for name in columns if name not in self.columns]:
+            self.columns += new
+            self.write_settings()
+        self.out.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        self.out.flush()
+        self.mark(lines[0]["model"], lines[0]["row"])
+
+    def write_settings(self, **more: object) -> None:
+        """The settings file: what was asked, and what came of it."""
+        self.settings_file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.settings_file, {"asked": self.settings, "columns": self.columns, **more})
+
+    def close(self) -> None:
+        self.out.flush()
+        os.fsync(self.out.fileno())
+        self.out.close()
+
+    def questions(self) -> Iterator[list[dict]]:
+        """The answers to each question together: model by model in the order asked, rows in the order of the input.
+
+        Only where each line begins is held in memory.
+        """
+        places: dict[str, tuple[array, array]] = {}
+        with open(self.file, "rb") as file:
+            at = 0
+            for line in file:
+                head = json.loads(line)
+                if head["sample"] == 0:
+                    rows, begins = places.setdefault(head["model"], (array("q"), array("q")))
+                    rows.append(head["row"])
+                    begins.append(at)
+                at += len(line)
+            for model in self.settings["models"]:
+                rows, begins = places.get(model, (array("q"), array("q")))
+                for i in sorted(range(len(rows)), key=rows.__getitem__):
+                    file.seek(begins[i])
+                    yield [json.loads(file.readline()) for _ in range(self.settings["n"])]
