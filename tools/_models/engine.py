@@ -10,7 +10,7 @@ Each answer has a seed of its own: it depends neither on what else is asked, nor
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,6 +69,7 @@ class Settings:
     vllm: dict[str, Any] = field(default_factory=dict)  # vLLM's own arguments
     env: dict[str, str] = field(default_factory=dict)  # that vLLM reads
     at_once: int = 32  # requests to a server
+    retries: int = 5  # of a request to a server
 
 
 class Engine(ABC):
@@ -83,8 +84,10 @@ class Engine(ABC):
         """The answers to each prompt, as many as it has seeds."""
 
     @abstractmethod
-    def stream(self, messages: list[dict], sampling: Sampling, seed: int = 0) -> Iterator[str]:
-        """Pieces of one answer, as they come."""
+    def stream(
+        self, messages: list[dict], sampling: Sampling, seed: int = 0
+    ) -> Generator[str, None, Answer]:
+        """Pieces of one answer, as they come; returns the whole. Raises Mistake. May be closed before the end."""
 
     def close(self) -> None:  # noqa: B027 # most have nothing to close
         """Free what it holds."""
@@ -97,15 +100,27 @@ class LocalEngine(Engine):
         self.model, self.settings = model, settings
         self.tokenizer = load_tokenizer(model, settings)
         self.stops = STOPS.get(settings.template or "", ())
+        # One that is a special token isn't in the text, where a stop string is looked for.
+        added = self.tokenizer.get_added_vocab()
+        self.stop_ids = {added[stop] for stop in self.stops if stop in added}
         most = positions(model, settings)
         wanted = settings.context or CONTEXT + longest_answer
         self.context = min(wanted, most) if most else wanted
 
     def encode(self, messages: list[dict]) -> list[int]:
-        """The tokens of a prompt, up to where the assistant begins."""
-        return token_ids(
-            self.tokenizer, render(self.tokenizer, messages, self.settings.template_kwargs)
-        )
+        """The tokens of a prompt, up to where the assistant begins. Raises Mistake."""
+        return token_ids(self.tokenizer, self.render(messages))
+
+    def render(self, messages: list[dict]) -> str:
+        """The text of a prompt. Raises Mistake if the template refuses it."""
+        from jinja2 import TemplateError
+
+        try:
+            return render(self.tokenizer, messages, self.settings.template_kwargs)
+        except TemplateError as error:  # "System role not supported", for one
+            roles = ", ".join(str(message.get("role")) for message in messages[:4])
+            raise Mistake(f"the chat template of {self.model.said} refuses these messages ({roles}):"
+                          f" {reason(error)}") from None  # fmt: skip
 
     def room(self, ids: list[int], sampling: Sampling) -> int:
         """How many tokens an answer may have."""
@@ -119,6 +134,25 @@ class LocalEngine(Engine):
                 f"the conversation has {len(ids)} tokens, and the model takes {self.context} in all: /reset"
             )
         return ids
+
+
+def until(pieces: Iterable[str], stops: Iterable[str]) -> Iterator[str]:
+    """The pieces up to the first stop string, which may be split over several of them."""
+    held, stops = "", tuple(stops)
+    for piece in pieces:
+        held += piece
+        places = [at for stop in stops if (at := held.find(stop)) >= 0]
+        if places:
+            if first := held[: min(places)]:
+                yield first
+            return
+        begun = next((n for n in range(min(len(held), max(map(len, stops), default=0)), 0, -1)
+                      if any(stop.startswith(held[-n:]) for stop in stops)), 0)  # fmt: skip
+        if ready := held[: len(held) - begun]:
+            yield ready
+        held = held[len(ready) :]
+    if held:
+        yield held
 
 
 def template_of(name: str) -> str:

@@ -85,7 +85,7 @@ def conf(name: str) -> Path | None:
 def local(said: str, folder: Path) -> Model:
     """The model in a folder. Raises Mistake if something of it is missing."""
     if (folder / ADAPTER).is_file():
-        base = json.loads((folder / ADAPTER).read_text()).get("base_model_name_or_path")
+        base = told(folder / ADAPTER).get("base_model_name_or_path")
         if not base:
             raise Mistake(f"{folder / ADAPTER} names no base model (base_model_name_or_path)")
         return Model(said, "adapter", str(folder), base=base)
@@ -105,6 +105,17 @@ def has_weights(folder: Path) -> bool:
         if (folder / name).is_file():
             return True
         if (index := folder / f"{name}{INDEX}").is_file():
-            files = set(json.loads(index.read_text())["weight_map"].values())
-            return all((folder / file).is_file() for file in files)
+            files = set(told(index).get("weight_map", {}).values())
+            return bool(files) and all((folder / file).is_file() for file in files)
     return False
+
+
+def told(file: Path) -> dict:
+    """What a JSON file says. Raises Mistake for a broken one, as a copy that was cut off leaves it."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Mistake(f"{file} is broken: {error}") from None
+    if not isinstance(found, dict):
+        raise Mistake(f"{file} is broken: no JSON object")
+    return found

@@ -2,9 +2,10 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
+import httpx
 import openai
 
 from preflight.mistakes import Mistake
@@ -12,8 +13,8 @@ from tools._models.engine import TOO_LONG, Answer, Asked, Engine, Sampling, Sett
 from tools._models.naming import Model
 
 KEY = "OPENAI_API_KEY"
-RETRIES = 5  # of the library, with growing pauses: 408, 409, 429, 5xx, no connection
 TIMEOUT_S = 600.0
+REASONING = ("reasoning", "reasoning_content")  # where servers put it
 
 
 class Server(Engine):
@@ -27,7 +28,7 @@ class Server(Engine):
         self.options: dict[str, Any] = {
             "base_url": model.path,
             "api_key": os.environ.get(KEY) or "none",
-            "max_retries": RETRIES,
+            "max_retries": settings.retries,  # with growing pauses: 408, 409, 429, 5xx, no connection
             "timeout": TIMEOUT_S,
         }
         self.client = openai.OpenAI(**self.options)
@@ -38,7 +39,7 @@ class Server(Engine):
         except (IndexError, AttributeError, TypeError):
             raise Mistake(f"{model.path} lists no models: name one, {model.path}#NAME") from None
 
-    def told(self, error: openai.OpenAIError) -> str:
+    def told(self, error: Exception) -> str:
         """What a server's error means, as one line; no key is in it."""
         if isinstance(error, openai.AuthenticationError):
             return f"{self.model.path} does not accept the key: put it into ${KEY}"
@@ -107,20 +108,55 @@ class Server(Engine):
             if "context length" in str(error) or "too long" in str(error):
                 return Answer("", 0, TOO_LONG)
             raise
+        if not getattr(reply, "choices", None):
+            raise Mistake(f"{self.model.path} replied without an answer: {str(reply)[:200]}")
         choice = reply.choices[0]
         tokens = reply.usage.completion_tokens if reply.usage else 0
         finish = "length" if choice.finish_reason == "length" else "stop"
         return Answer(choice.message.content or "", tokens, finish)
 
-    def stream(self, messages: list[dict], sampling: Sampling, seed: int = 0) -> Iterator[str]:
+    def stream(
+        self, messages: list[dict], sampling: Sampling, seed: int = 0
+    ) -> Generator[str, None, Answer]:
+        text, tokens, finish = "", 0, "stop"
+        for piece, count, ended in self.pieces(messages, sampling, seed):
+            text, tokens = text + piece, tokens + count
+            finish = "length" if ended == "length" else finish
+            if piece:
+                yield piece
+        return Answer(text, tokens, finish)
+
+    def pieces(
+        self, messages: list[dict], sampling: Sampling, seed: int
+    ) -> Iterator[tuple[str, int, str | None]]:
+        """(text, 1 for a piece, how it ended): a server may send several tokens at once, and most don't.
+
+        What it sends as reasoning is put between <think> and </think>, as the model wrote it.
+        """
+        thinks = False
         try:
             with self.client.chat.completions.create(
                 stream=True, **self.request(messages, sampling, seed)
-            ) as pieces:
-                for piece in pieces:
-                    if piece.choices and (text := piece.choices[0].delta.content):
-                        yield text
-        except openai.OpenAIError as error:
+            ) as events:
+                for event in events:
+                    if not event.choices:
+                        continue
+                    choice = event.choices[0]
+                    thought = next(
+                        (
+                            value
+                            for name in REASONING
+                            if (value := getattr(choice.delta, name, None))
+                        ),
+                        "",
+                    )
+                    text = choice.delta.content or ""
+                    if thought and not thinks:
+                        thought, thinks = f"<think>{thought}", True
+                    elif text and thinks:
+                        text, thinks = f"</think>\n\n{text}", False
+                    yield thought + text, int(bool(thought or text)), choice.finish_reason
+        except (openai.OpenAIError, httpx.HTTPError, ValueError) as error:  # ValueError: no JSON
             raise Mistake(self.told(error)) from None
 
     def close(self) -> None:

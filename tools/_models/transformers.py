@@ -1,8 +1,9 @@
 """Answers by transformers: prompts of like length in one batch, on a GPU or a CPU."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
+from queue import SimpleQueue
 
 import torch
 from transformers import (
@@ -11,14 +12,23 @@ from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
     TemperatureLogitsWarper,
-    TextIteratorStreamer,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
+from transformers.generation import BaseStreamer
 from transformers.utils import logging
 
 from preflight.mistakes import Mistake
-from tools._models.engine import TOO_LONG, Answer, Asked, LocalEngine, Sampling, Settings, reason
+from tools._models.engine import (
+    TOO_LONG,
+    Answer,
+    Asked,
+    LocalEngine,
+    Sampling,
+    Settings,
+    reason,
+    until,
+)
 from tools._models.naming import Model
 
 WINDOW = 512  # prompts that are sorted by length together
@@ -36,6 +46,44 @@ class Noise(LogitsProcessor):
         return scores.float() - torch.stack(drawn).log().to(scores.device)
 
 
+class Tokens(BaseStreamer):
+    """The tokens of one answer, from the thread that makes them; None after the last."""
+
+    def __init__(self):
+        self.queue: SimpleQueue[int | None] = SimpleQueue()
+        self.prompt_came = False
+
+    def put(self, value: torch.Tensor) -> None:
+        if self.prompt_came:
+            for token in value.flatten().tolist():
+                self.queue.put(token)
+        self.prompt_came = True
+
+    def end(self) -> None:
+        self.queue.put(None)
+
+
+def text_of(tokenizer, tokens: Iterable[int]) -> Iterator[str]:
+    """The text of tokens as they come. One character may be several tokens: it waits for its last.
+
+    A token is decoded together with those before it: in many vocabularies its text depends on them.
+    """
+    ids: list[int] = []
+    known, read = 0, 0  # ids[known:read] is the piece before, ids[read:] the next one
+
+    def decode(some: list[int]) -> str:
+        return tokenizer.decode(some, skip_special_tokens=True)
+
+    for token in tokens:
+        ids.append(token)
+        before, now = decode(ids[known:read]), decode(ids[known:])
+        if len(now) > len(before) and not now.endswith("\ufffd"):
+            yield now[len(before) :]
+            known, read = read, len(ids)
+    if rest := decode(ids[known:])[len(decode(ids[known:read])) :]:
+        yield rest
+
+
 class Transformers(LocalEngine):
     """A causal language model of transformers, and its adapter, if it has one."""
 
@@ -47,12 +95,17 @@ class Transformers(LocalEngine):
         self.device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
         options = {"attn_implementation": settings.attention} if settings.attention else {}
         try:
-            self.net = AutoModelForCausalLM.from_pretrained(
+            self.net, found = AutoModelForCausalLM.from_pretrained(
                 model.base or model.path,
                 dtype=settings.dtype,
                 trust_remote_code=settings.trust_remote_code,
+                output_loading_info=True,
                 **options,
             )
+            if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
+                raise ValueError(
+                    f"its weights lack {len(missing)} tensors, {missing[0]} among them"
+                )
             if model.base:
                 from peft import PeftModel
 
@@ -92,7 +145,9 @@ class Transformers(LocalEngine):
         batch: list[tuple] = []
         for one in single:
             each = len(one[0]) + sampling.max_tokens
-            if batch and each * (len(batch) + 1) > self.settings.tokens_at_once:
+            # Near the end of the context a longer neighbour would cut an answer short.
+            apart = batch and self.room(one[0], sampling) != self.room(batch[0][0], sampling)
+            if apart or (batch and each * (len(batch) + 1) > self.settings.tokens_at_once):
                 yield batch
                 batch = []
             batch.append(one)
@@ -122,26 +177,27 @@ class Transformers(LocalEngine):
                 **padded.to(self.device),
                 **self.options(sampling, [seed for _, seed in prompts], room),
             )
-        answers = []
+        return [self.answer_of(row, room) for row in out[:, width:].tolist()]
+
+    def answer_of(self, row: list[int], room: int) -> Answer:
+        """The answer in generated tokens, which may have padding behind it."""
         ends = self.ends()
-        for row in out[:, width:].tolist():
-            end = next((i for i, token in enumerate(row) if token in ends), None)
-            ids = row[:room] if end is None else row[: end + 1]
-            text = self.tokenizer.decode(ids, skip_special_tokens=True)
-            cut = end is None and len(ids) >= room
-            for stop in self.stops:
-                if stop in text:
-                    text, cut = text.partition(stop)[0], False
-            while end is None and ids and ids[-1] == self.tokenizer.pad_token_id:
-                ids = ids[:-1]
-            answers.append(Answer(text, len(ids), "length" if cut else "stop"))
-        return answers
+        end = next((i for i, token in enumerate(row) if token in ends), None)
+        ids = row[:room] if end is None else row[: end + 1]
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        cut = end is None and len(ids) >= room
+        for stop in self.stops:
+            if stop in text:
+                text, cut = text.partition(stop)[0], False
+        while end is None and ids and ids[-1] == self.tokenizer.pad_token_id:
+            ids = ids[:-1]
+        return Answer(text, len(ids), "length" if cut else "stop")
 
     def ends(self) -> set[int]:
         """The tokens that end an answer."""
         named = self.net.generation_config.eos_token_id
         ids = named if isinstance(named, list) else [named]
-        return {i for i in (*ids, self.tokenizer.eos_token_id) if i is not None}
+        return {i for i in (*ids, self.tokenizer.eos_token_id, *self.stop_ids) if i is not None}
 
     def options(self, sampling: Sampling, seeds: list[int], room: int) -> dict:
         """Keyword arguments of transformers' generate."""
@@ -159,47 +215,53 @@ class Transformers(LocalEngine):
             max_new_tokens=room,
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=sorted(self.ends()) or None,
+            stop_strings=list(self.stops) or None,
         )
-        stops = {"stop_strings": list(self.stops), "tokenizer": self.tokenizer}
         return {
             "generation_config": config,
             "logits_processor": processors,
-            **(stops if self.stops else {}),
+            **({"tokenizer": self.tokenizer} if self.stops else {}),
         }
 
-    def stream(self, messages: list[dict], sampling: Sampling, seed: int = 0) -> Iterator[str]:
+    def stream(
+        self, messages: list[dict], sampling: Sampling, seed: int = 0
+    ) -> Generator[str, None, Answer]:
         ids = self.prompt_ids(messages, sampling)
-        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        room = self.room(ids, sampling)
+        tokens = Tokens()
         failed: list[BaseException] = []
         stopped = threading.Event()
+
+        def enough(made: torch.Tensor, *_, **__) -> torch.Tensor:
+            return torch.full((len(made),), stopped.is_set(), device=made.device)
 
         def work() -> None:
             try:
                 with torch.inference_mode():
                     self.net.generate(
                         torch.tensor([ids], device=self.device),
-                        streamer=streamer,
-                        stopping_criteria=[
-                            lambda tokens, *_, **__: torch.full(
-                                (len(tokens),), stopped.is_set(), device=tokens.device
-                            )
-                        ],
-                        **self.options(sampling, [seed], self.room(ids, sampling)),
+                        streamer=tokens,
+                        stopping_criteria=[enough],
+                        **self.options(sampling, [seed], room),
                     )
             except BaseException as error:
                 failed.append(error)
-                streamer.end()
+                tokens.end()
+
+        made: list[int] = []
+
+        def come() -> Iterator[int]:
+            while (token := tokens.queue.get()) is not None:
+                made.append(token)
+                yield token
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         try:
-            for piece in streamer:
-                for stop in self.stops:
-                    piece = piece.partition(stop)[0]
-                if piece:
-                    yield piece
+            yield from until(text_of(self.tokenizer, come()), self.stops)
         finally:  # Ctrl-C in the middle of an answer, too
             stopped.set()
             thread.join()
         if failed:
             raise Mistake(f"{self.model.said}: {reason(failed[0])}")
+        return self.answer_of(made, room)

@@ -1,8 +1,14 @@
 """Answers by vLLM, in this process: new prompts go in as answers come out, so that the engine is always full."""
 
+import contextlib
 import os
+import signal
+import sys
+import tempfile
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from preflight.mistakes import Mistake
@@ -16,6 +22,38 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 QUEUED = 2  # prompts in the engine, as a multiple of those that it works on
+
+
+@contextmanager
+def ctrl_c_waits() -> Iterator[Callable[[], bool]]:
+    """Meanwhile Ctrl-C is only noted: one in the middle of a step would leave the engine half-way."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what vLLM's C++ parts and workers write while they load; if loading fails, with all of it."""
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            written.seek(0)
+            os.write(screen, written.read())
+            raise
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
 
 
 class Vllm(LocalEngine):
@@ -45,7 +83,8 @@ class Vllm(LocalEngine):
             **options,
         }
         try:
-            self.engine = LLMEngine.from_engine_args(EngineArgs(**args))
+            with quiet():
+                self.engine = LLMEngine.from_engine_args(EngineArgs(**args))
         except Exception as error:
             raise Mistake(f"vLLM can't load {model.said}: {reason(error)}. --engine transformers takes less memory"
                           " and more time.") from None  # fmt: skip
@@ -77,6 +116,7 @@ class Vllm(LocalEngine):
             max_tokens=self.room(ids, sampling),
             seed=seed if sampling.temperature > 0 else None,
             stop=list(self.stops) or None,
+            stop_token_ids=sorted(self.stop_ids) or None,
             output_kind=kind,
         )
         name = str(self.number)
@@ -117,15 +157,26 @@ class Vllm(LocalEngine):
                     yield one, [several[number] for number in range(len(several))]
             fill()
 
-    def stream(self, messages: list[dict], sampling: Sampling, seed: int = 0) -> Iterator[str]:
+    def stream(
+        self, messages: list[dict], sampling: Sampling, seed: int = 0
+    ) -> Generator[str, None, Answer]:
         name = self.add(self.prompt_ids(messages, sampling), sampling, seed, delta=True)
+        text, tokens, finish = "", 0, "stop"
         try:
             while self.engine.has_unfinished_requests():
-                for output in self.engine.step():
-                    if output.outputs[0].text:
-                        yield output.outputs[0].text
+                with ctrl_c_waits() as came:
+                    outputs = self.engine.step()
+                if came():
+                    raise KeyboardInterrupt
+                for made in (output.outputs[0] for output in outputs):
+                    tokens += len(made.token_ids)
+                    finish = "length" if made.finish_reason == "length" else "stop"
+                    if made.text:
+                        text += made.text
+                        yield made.text
         finally:
             self.engine.abort_request([name])
+        return Answer(text, tokens, finish)
 
     def close(self) -> None:
         self.engine.engine_core.shutdown()
