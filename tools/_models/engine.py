@@ -146,13 +146,18 @@ def until(pieces: Iterable[str], stops: Iterable[str]) -> Iterator[str]:
             if first := held[: min(places)]:
                 yield first
             return
-        begun = next((n for n in range(min(len(held), max(map(len, stops), default=0)), 0, -1)
-                      if any(stop.startswith(held[-n:]) for stop in stops)), 0)  # fmt: skip
-        if ready := held[: len(held) - begun]:
+        if ready := held[: len(held) - begun(held, stops)]:
             yield ready
         held = held[len(ready) :]
     if held:
         yield held
+
+
+def begun(text: str, stops: tuple[str, ...]) -> int:
+    """How many characters at the end of a text may be the beginning of a stop string."""
+    longest = min(len(text), max(map(len, stops), default=0))
+    ends = range(longest, 0, -1)
+    return next((n for n in ends if any(stop.startswith(text[-n:]) for stop in stops)), 0)
 
 
 def template_of(name: str) -> str:

@@ -1,0 +1,1 @@
+"""What stands behind tools.chat: the terminal, the conversation, its commands, a dataset's rows."""
