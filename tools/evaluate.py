@@ -37,6 +37,13 @@ from tools._models.naming import URLS, Model, find
 
 SAMPLED = 0.7  # temperature, where several answers are asked for
 FOLDER = Path("outputs/evaluate")
+COUNTS = {
+    "questions": "questions",
+    "answers": "answers",
+    "cut": "cut at the longest length",
+    "too_long": "not asked: the prompt is too long",
+    "ungraded": "could not be graded",
+}
 
 
 class Evaluation:
@@ -161,45 +168,41 @@ def known_rows(work: Evaluation) -> int | None:
     return min(count, work.args.rows or count)
 
 
-def tables_of(found: dict) -> list[tuple[str, list[str], list[list[str]]]]:
-    """The figures as tables: title, heads, rows."""
+def tables_of(found: dict) -> list[write.Table]:
+    """The figures as tables."""
     models = list(found)
     everything = {model: found[model][summary.EVERYTHING] for model in models}
     made = []
     parts = list(dict.fromkeys(part for figures in everything.values() for part in figures.means))
     if parts:
-        rows = [[part, *(mean_of(everything[m], part) for m in models)] for part in ranked(parts)]
-        made.append(("Mean over questions, ± half of its 95 % interval", ["", *models], rows))
-    counts = [
-        [word, *(str(getattr(everything[m], name)) for m in models)]
-        for name, word in (("questions", "questions"), ("answers", "answers"), ("cut", "cut at the longest length"),
-                           ("too_long", "not asked: the prompt is too long"), ("ungraded", "could not be graded"))
+        rows = [[part, *(everything[m].means[part].cell for m in models)] for part in ranked(parts)]
+        made.append(
+            write.Table("Mean over questions, ± half of its 95 % interval", ["", *models], rows)
+        )
+    counts: list[list] = [
+        [word, *(getattr(everything[m], name) for m in models)]
+        for name, word in COUNTS.items()
         if name in ("questions", "answers") or any(getattr(everything[m], name) for m in models)
-    ]  # fmt: skip
+    ]
     counts.append(
-        ["tokens of an answer, mean", *(f"{everything[m].tokens.mean:.1f}" for m in models)]
+        ["tokens of an answer, mean", *(round(everything[m].tokens.mean, 1) for m in models)]
     )
-    made.append(("Answers", ["", *models], counts))
+    made.append(write.Table("Answers", ["", *models], counts))
+    ungraded = any(figures.ungraded for figures in everything.values())
     for part in dict.fromkeys(p for figures in everything.values() for p in figures.classes):
         classes = dict.fromkeys(
             c for f in everything.values() for c, _ in f.classes[part].most_common(12)
         )
-        if len(classes) < 2:
-            continue
+        if len(classes) > 1 or ungraded:
+            rows = [[c, *(everything[m].share(part, c) for m in models)] for c in classes]
+            made.append(write.Table(f"Shares of {part}", ["", *models], rows))
+    categories = sorted({c for m in models for c in found[m]} - {summary.EVERYTHING})
+    for name in [p for p in parts if is_judged(p, parts)] if categories else []:
         rows = [
-            [value, *(f"{everything[m].classes[part][value] / max(1, everything[m].answers):.3f}" for m in models)]
-            for value in classes
+            [c, max(found[m][c].questions for m in models), *(found[m][c].means[name].cell for m in models)]
+            for c in categories
         ]  # fmt: skip
-        made.append((f"Shares of {part}", ["", *models], rows))
-    categories = list(dict.fromkeys(c for m in models for c in found[m] if c != summary.EVERYTHING))
-    for name in (
-        [p for p in parts if p.rpartition("/")[2] in ("acc", "score")] if categories else []
-    ):
-        rows = [
-            [c, str(max(found[m][c].questions for m in models)), *(mean_of(found[m][c], name) for m in models)]
-            for c in sorted(categories)
-        ]  # fmt: skip
-        made.append((f"{name} by category", ["", "questions", *models], rows))
+        made.append(write.Table(f"{name} by category", ["", "questions", *models], rows))
     return made
 
 
@@ -223,15 +226,6 @@ def ranked(parts: list[str]) -> list[str]:
     return sorted(parts, key=place)
 
 
-def mean_of(figures: summary.Figures, part: str) -> str:
-    """A mean and its margin."""
-    values = figures.means.get(part)
-    if not values or not values.count:
-        return "-"
-    margin = values.margin
-    return f"{values.mean:.3f}" + (f" ± {margin:.3f}" if margin == margin else "")
-
-
 def evaluate(args: argparse.Namespace) -> int:
     """Ask, score, sum up, write; returns the exit status."""
     work = Evaluation(args)
@@ -245,8 +239,8 @@ def evaluate(args: argparse.Namespace) -> int:
     except (Mistake, KeyboardInterrupt) as stop:
         held = f"{store.rows} questions are answered, in {store.file}: the same command goes on from there"
         if isinstance(stop, Mistake):
-            raise Mistake(f"{stop}\n{held}") from None
-        print(f"\nstopped; {held}", file=sys.stderr)
+            raise Mistake(f"{stop}\n{held}" if store.rows else str(stop)) from None
+        print(f"\nstopped; {held if store.rows else 'nothing was answered yet'}", file=sys.stderr)
         return 130
     finally:
         store.close()
@@ -265,8 +259,8 @@ def evaluate(args: argparse.Namespace) -> int:
         summary={m: {c: f.as_dict() for c, f in of.items()} for m, of in found.items()}
     )
     write.write(write.View(store, names, made, record))
-    for title, heads, rows in made:
-        print(f"\n{title}\n\n{tables.text(heads, rows)}")
+    for table in made:
+        print(f"\n{table.title}\n\n{tables.text(table.heads, table.rows)}")
     print(
         f"\n{work.output}" + ("" if work.output == store.file else f"\nas JSON lines: {store.file}")
     )

@@ -1,5 +1,6 @@
 """What words on the command line (hw=, dataset=, reward=, KEY=VALUE) and a run's folder say to an evaluation."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,10 +189,10 @@ def plain(value) -> dict:
 
 
 def fingerprint(path: str) -> str:
-    """What tells whether files are the same: names, sizes and times of all of them."""
+    """What tells whether files are the same: the place, and a digest of names, sizes and times of all of them."""
     place = Path(path)
     if not place.exists():
         return path  # a hub id, a URL
     files = sorted(place.iterdir()) if place.is_dir() else [place]
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-    return json.dumps([str(place.absolute()), stats])
+    return f"{place.absolute()} {hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:12]}"

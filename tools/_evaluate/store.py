@@ -131,6 +131,9 @@ class Store:
         self.out.flush()
         os.fsync(self.out.fileno())
         self.out.close()
+        if not self.rows:  # nothing is worth keeping, and another try may ask in another way
+            self.file.unlink()
+            self.settings_file.unlink()
 
     def questions(self) -> Iterator[list[dict]]:
         """The answers to each question together: model by model in the order asked, rows in the order of the input.

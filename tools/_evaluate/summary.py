@@ -11,6 +11,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from statistics import fmean
+from typing import NamedTuple
 
 from tools._evaluate.store import FIXED
 from tools._models.engine import TOO_LONG
@@ -19,6 +20,23 @@ SUBSETS = 50
 NORMAL_95 = 1.96  # of the standard error of a mean over questions
 RIGHT = 1.0 - 1e-9  # an `acc`, or a score, from here on is right
 EVERYTHING = "all"
+
+
+class Mean(NamedTuple):
+    """A mean, and half of its 95 % interval (NaN: unknown)."""
+
+    mean: float
+    margin: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f}" + ("" if math.isnan(self.margin) else f" ± {self.margin:.3f}")
+
+
+class Share(float):
+    """A share, as tables show it."""
+
+    def __str__(self) -> str:
+        return f"{self:.3f}"
 
 
 class Moments:
@@ -35,10 +53,15 @@ class Moments:
 
     @property
     def margin(self) -> float:
-        """Half of the 95 % interval of the mean; NaN for fewer than two values."""
-        if self.count < 2:
+        """Half of the 95 % interval of the mean; NaN if all values are equal, which tells nothing of their spread."""
+        if self.square < 1e-12:
             return math.nan
         return NORMAL_95 * math.sqrt(self.square / (self.count - 1) / self.count)
+
+    @property
+    def cell(self) -> Mean | str:
+        """For a table."""
+        return Mean(self.mean, self.margin) if self.count else "-"
 
 
 class Figures:
@@ -71,6 +94,10 @@ class Figures:
             )
         for name, value in at.items():
             self.means[name].add(value)
+
+    def share(self, part: str, value: str) -> "Share":
+        """Of the answers, those of this class."""
+        return Share(self.classes[part][value] / max(1, self.answers))
 
     def as_dict(self) -> dict:
         """For a file."""

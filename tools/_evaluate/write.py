@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from preflight.mistakes import Mistake
 from tools._evaluate.store import FIXED, Store
+from tools._evaluate.summary import Mean
 
 SHEET_ROWS = 1_048_575  # below the heads
 CELL = 32_767  # characters, all that a cell of a spreadsheet holds
@@ -22,12 +23,20 @@ LONG = {"prompt": 50, "answer": 70, "ground_truth": 40}  # width of columns with
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
+class Table(NamedTuple):
+    """Figures: numbers, means with their margins, texts."""
+
+    title: str
+    heads: list[str]
+    rows: list[list]
+
+
 class View(NamedTuple):
     """What is written: the stored answers, and tables of figures."""
 
     store: Store
     columns: list[str]
-    tables: list[tuple[str, list[str], list[list[str]]]]  # title, heads, rows
+    tables: list["Table"]
     settings: dict
 
     def lines(self) -> Iterator[dict]:
@@ -112,21 +121,34 @@ def xlsx(view: View, file: Path) -> None:
                     )
                 elif value is not None:
                     page.write_number(at, i, value, top)
+        three = book.add_format({"num_format": "0.###"})
         summary = book.add_worksheet("summary")
         summary.set_column(0, 0, 32)
         summary.set_column(1, 20, 14)
         at = 0
-        for title, heads, rows in view.tables:
-            summary.write_string(at, 0, title, book.add_format({"bold": True, "font_size": 13}))
+        title = book.add_format({"bold": True, "font_size": 13})
+        for table in view.tables:
+            summary.write_string(at, 0, table.title, title)
+            wide = {
+                i for row in table.rows for i, value in enumerate(row) if isinstance(value, Mean)
+            }
+            heads = [
+                h
+                for i, name in enumerate(table.heads)
+                for h in ([name, "±"] if i in wide else [name])
+            ]
             summary.write_row(at + 1, 0, heads, head)
-            for row in rows:
-                at += 1
-                for i, value in enumerate(row):
-                    try:
-                        summary.write_number(at + 1, i, float(value))
-                    except ValueError:
-                        summary.write_string(at + 1, i, value)
-            at += 4
+            for number, row in enumerate(table.rows, at + 2):
+                values = [
+                    v for i, value in enumerate(row)
+                    for v in (value if isinstance(value, Mean) else [value, ""] if i in wide else [value])
+                ]  # fmt: skip
+                for i, value in enumerate(values):
+                    if isinstance(value, str):
+                        summary.write_string(number, i, value)
+                    elif value == value:
+                        summary.write_number(number, i, value, three)
+            at += len(table.rows) + 3
         settings = sheet("settings", ["setting", "value"], [28, 110])
         for i, (name, value) in enumerate(view.settings.items(), 1):
             settings.write_string(i, 0, name, top)
@@ -207,7 +229,8 @@ def html(view: View, file: Path) -> None:
         {
             "model": lines[0]["model"],
             "row": lines[0]["row"],
-            "prompt": text_of(lines[0]["prompt"]),
+            "prompt": (asked := text_of(lines[0]["prompt"])),
+            "question": (asked.strip().splitlines() or [""])[-1],
             "truth": text_of(lines[0]["ground_truth"]),
             "answers": [
                 {
@@ -225,7 +248,7 @@ def html(view: View, file: Path) -> None:
         for lines in groups[:SHOWN]
     ]
     page = template.render(
-        title=file.stem, tables=view.tables, questions=shown,
+        title=view.store.output.stem, tables=view.tables, questions=shown,
         more=len(groups) > SHOWN, shown=SHOWN, store=view.store.file.name,
         settings={name: text_of(value) for name, value in view.settings.items()},
     )  # fmt: skip
