@@ -1,0 +1,1 @@
+"""What stands behind tools.compare, and the intervals of tools.report."""
