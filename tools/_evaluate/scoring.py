@@ -45,8 +45,16 @@ class Scorer:
             self.write_first()
 
     def close(self) -> None:
-        """End the thread."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        """End the thread, and what is still being scored."""
+
+        async def end() -> None:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            self.loop.stop()
+
+        self.loop.call_soon_threadsafe(self.loop.create_task, end())
         self.thread.join()
 
     def write_first(self) -> None:

@@ -175,7 +175,7 @@ def longest_answer(config: DictConfig, words: Words, run: Path | None) -> int:
     """Tokens that an answer may have: as in the run, or in dataset=."""
     if words.has("dataset"):
         return int(config.data.max_response_length)
-    found = OmegaConf.select(run_config(run), "data.max_response_length") if run else None
+    found = OmegaConf.select(run_config(run), "lab.dataset.max_response_length") if run else None
     return int(found) if found else LONGEST
 
 

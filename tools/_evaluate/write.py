@@ -114,7 +114,7 @@ def xlsx(view: View, file: Path) -> None:
                 colours(page, view.columns)
             at += 1
             for i, name in enumerate(view.columns):
-                value = cut(cell(line.get(name)))
+                value = None if line.get(name) is None else cut(cell(line[name]))
                 if isinstance(value, str):
                     page.write_string(
                         at, i, CONTROL.sub("\ufffd", value), wrap if name in LONG else top
