@@ -19,6 +19,7 @@ A file has a prompt in each row (prompt, messages, question, instruction ...) an
 import argparse
 import os
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 from datetime import datetime
@@ -147,12 +148,18 @@ def ask(work: Evaluation, model: Model, store: Store) -> None:
     total = known_rows(work)
     done = sum(store.done.get(model.said, b""))
     scorer = Scorer(work.rewards, store.add)
+    begin = time.perf_counter()
     try:
         with tqdm(total=total, initial=done, unit=" rows", disable=None, desc=engine.name) as bar:
             for one, answers in engine.answers(asked(), work.sampling):
                 scorer.add(model.said, missing.pop(one.key), answers)
                 bar.update()
         scorer.finish()
+        new, seconds = sum(store.done[model.said]) - done, time.perf_counter() - begin
+        print(
+            f"{new} questions in {seconds:.2f} s ({new * args.n / seconds:.1f} answers/s)",
+            file=sys.stderr,
+        )
     finally:
         scorer.close()
         engine.close()

@@ -1,6 +1,6 @@
 """`make bench`: what the project claims to be fast at, side by side in one run, as tables.
 
-    python tests/bench/bench.py [sql] [compose] [run] [rollout] [algos] [log_probs]
+    python tests/bench/bench.py [sql] [compose] [run] [rollout] [algos] [log_probs] [evaluate]
 
 Timings depend on the machine and on what else it does: read the ratios.
 """
@@ -8,6 +8,7 @@ Timings depend on the machine and on what else it does: read the ratios.
 import inspect
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -174,10 +175,45 @@ def bench_log_probs() -> None:
     show(f"log-probabilities without flash-attn (median of {REPEAT})", head, rows)
 
 
+def bench_evaluate() -> None:
+    """(g) tools.evaluate beside the validation of a training: the same model, questions and reward."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        command = [sys.executable, "launch.py", "experiment=demo_grpo", f"hydra.run.dir={run}",
+                   "trainer.total_training_steps=3", "trainer.val_before_train=false",
+                   "trainer.test_freq=1"]  # fmt: skip
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        seconds = [
+            m["timing_s/testing"]
+            for m in read_metrics(run / "metrics.jsonl").values()
+            if "timing_s/testing" in m
+        ]
+        questions = len((run / "validation/3.jsonl").read_text().splitlines())
+        trainings = questions / statistics.median(seconds)
+        rows = [["the training's own validation", f"{trainings:.1f}", "1.00"]]
+        for engine in ("vllm", "transformers"):
+            rates = []
+            for i in range(REPEAT):
+                command = [sys.executable, "-m", "tools.evaluate", run, "--engine", engine,
+                           "--output", Path(folder) / f"{engine}{i}.jsonl"]  # fmt: skip
+                done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+                rates.append(float(re.search(r"\(([\d.]+) answers/s\)", done.stderr)[1]))
+            rate = statistics.median(rates)
+            rows.append(
+                [f"tools.evaluate --engine {engine}", f"{rate:.1f}", f"{rate / trainings:.2f}"]
+            )
+    show(
+        f"{questions} questions of sql_demo, model=tiny (median of {REPEAT})",
+        ["", "answers/s", "ratio"],
+        rows,
+    )
+
+
 def main(argv: list[str]) -> None:
     """Run the named benchmarks, or all."""
     known = {"sql": bench_sql, "compose": bench_compose, "run": bench_run, "rollout": bench_rollout,
-             "algos": bench_algos, "log_probs": bench_log_probs}  # fmt: skip
+             "algos": bench_algos, "log_probs": bench_log_probs,
+             "evaluate": bench_evaluate}  # fmt: skip
     if wrong := [name for name in argv if name not in known]:
         raise SystemExit(f"error: unknown benchmark {wrong[0]!r}. There is: {', '.join(known)}")
     for name in argv or known:
