@@ -85,6 +85,9 @@ def test_mcnemar_by_hand():
     assert statistics.mcnemar(1, 9) == pytest.approx(2 * (1 + 10) / 2**10)
     assert statistics.mcnemar(0, 5) == pytest.approx(2 / 2**5)
     assert statistics.mcnemar(4, 4) == statistics.mcnemar(0, 0) == 1
+    for won, lost in ((3, 108), (57, 40), (1, 1), (0, 1)):
+        known = stats.binomtest(won, won + lost).pvalue
+        assert statistics.mcnemar(won, lost) == pytest.approx(known, rel=1e-9)
 
 
 def test_standard_errors_by_hand():
