@@ -1,6 +1,5 @@
 """Answers by vLLM, in this process: new prompts go in as answers come out, so that the engine is always full."""
 
-import contextlib
 import os
 import signal
 import sys
@@ -38,7 +37,7 @@ def ctrl_c_waits() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-@contextlib.contextmanager
+@contextmanager
 def quiet() -> Iterator[None]:
     """Without what vLLM's C++ parts and workers write while they load; if loading fails, with all of it."""
     sys.stderr.flush()
@@ -131,7 +130,8 @@ class Vllm(LocalEngine):
         found: dict[int, dict[int, Answer]] = {}
 
         def fill() -> None:
-            while len(owner) < QUEUED * self.slots and (one := next(waiting, None)):
+            most = QUEUED * self.slots
+            while len(owner) + len(refused) < most and (one := next(waiting, None)):
                 ids = self.encode(one.messages)
                 if self.room(ids, sampling) < 1:
                     refused.append(one)
@@ -179,4 +179,8 @@ class Vllm(LocalEngine):
         return Answer(text, tokens, finish)
 
     def close(self) -> None:
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
         self.engine.engine_core.shutdown()
+        del self.engine
+        cleanup_dist_env_and_memory()  # the next model gets the GPU's memory
