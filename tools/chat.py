@@ -19,9 +19,11 @@ import os
 import sys
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 from preflight import resolvers
 from preflight.mistakes import Mistake
+from preflight.names import split
 from tools import guarded
 from tools._chat.commands import Commands, checked, help_text
 from tools._chat.rows import Rows
@@ -29,7 +31,7 @@ from tools._chat.talk import Party, Talk, labels
 from tools._chat.terminal import Terminal
 from tools._evaluate import settings
 from tools._models.engine import ENGINES, LocalEngine, Sampling, Settings, open_engine
-from tools._models.naming import Model, conf, find
+from tools._models.naming import URLS, Model, conf, find
 
 DEFAULT = Sampling(temperature=0.7)
 ALL = 1 << 30  # tokens: as many as the model takes; transformers reserves no memory for them
@@ -107,8 +109,14 @@ def described(party: Party) -> str:
 
 def chat(args: argparse.Namespace) -> int:
     """Load, then read and answer until the end; returns the exit status."""
-    words = settings.sorted_words(args.words)
-    models = [find(said) for said in (args.model, *args.with_)]
+    said = [w for w in args.words if "=" not in w or w.startswith(URLS) or Path(w).exists()]
+    rest = [w for w in args.words if w not in said]
+    if not said:  # model=NAME says it as well
+        said = [value for key, value in map(split, rest) if key == "model"]
+    if not said:
+        raise Mistake("name a model: python -m tools.chat outputs/RUN")
+    words = settings.sorted_words(rest)
+    models = [find(one) for one in (*said, *args.with_)]
     sampling = Sampling(args.temperature, args.top_p, args.top_k, args.max_tokens)
     rows = rows_of(words, models)
     first = rows.get(args.row) if rows and args.row else None  # before minutes of loading
@@ -151,8 +159,7 @@ def main(argv: list[str]) -> int:
     commands = textwrap.indent(help_text(), "    ")
     parser = argparse.ArgumentParser(prog="python -m tools.chat", description=f"{__doc__}{commands}",
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("model", metavar="MODEL", help="see above")
-    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for launch.py")
+    parser.add_argument("words", nargs="+", metavar="MODEL | KEY=VALUE", help="see above")
     parser.add_argument("--with", dest="with_", action="append", default=[], metavar="MODEL",
                         help="another model beside it; may be given again")  # fmt: skip
     parser.add_argument("--system", metavar="TEXT", help="the system prompt")

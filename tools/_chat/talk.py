@@ -194,16 +194,17 @@ def opens_reasoning(engine: Engine, messages: list[dict]) -> bool:
 
 def labels(models: list[Model]) -> list[str]:
     """Short names, each of them once."""
-    short = [
-        f"{m.run.name}@{m.step}" if m.run else m.name or m.said.rstrip("/").rpartition("/")[2]
-        for m in models
-    ]
+    short = [label(model) for model in models]
     known: list[str] = []
     for model, name in zip(models, short, strict=True):
         name = name if short.count(name) == 1 else model.said
-        known.append(
-            f"{name} #{count + 1}"
-            if (count := sum(k.split(" #")[0] == name for k in known))
-            else name
-        )
+        count = sum(one.partition(" #")[0] == name for one in known)
+        known.append(f"{name} #{count + 1}" if count else name)
     return known
+
+
+def label(model: Model) -> str:
+    """A model's short name."""
+    if model.kind == "server":
+        return model.name or model.path.partition("://")[2].partition("/")[0]
+    return f"{model.run.name}@{model.step}" if model.run else Path(model.said).name

@@ -179,7 +179,8 @@ def load_tokenizer(model: Model, settings: Settings):
             model.tokenizer, trust_remote_code=settings.trust_remote_code
         )
     except Exception as error:  # whatever a broken folder, or no network, makes transformers raise
-        raise Mistake(f"no tokenizer for {model.said}: {reason(error)}") from None
+        where = "there is no such folder here, and as a hub id: " if model.kind == "hub" else ""
+        raise Mistake(f"no tokenizer for {model.said}: {where}{reason(error)}") from None
     if settings.template:
         tokenizer.chat_template = template_of(settings.template)
     if not tokenizer.chat_template:
