@@ -57,7 +57,7 @@ def run(config: DictConfig, run_dir: Path) -> int:
         lambda folder, python: command(config, run_dir, folder, python),
         run_dir,
         environment(config),
-        Progress(run_dir, lab.trainer.kind, total_steps(config), lab.keep_best),
+        Progress(run_dir, lab.trainer.kind, total_steps(config), lab.keep_best, lab.show_samples),
         lab.stall_timeout_s,
         fork=lab.hw.prefork and makes_ray(config),
     )

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from launcher.best import BestModel
+from launcher.samples import Samples
+from launcher.tail import Tail
 
 NESTED = "[stage]"  # begins a line of a stage's output in the run's own log (launcher/stages.py)
 MESSAGE = "[message] "  # begins a line of the log that is shown on the screen as well
@@ -94,6 +96,11 @@ def span(seconds: float) -> str:
     return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
 
 
+def plain(line: str) -> str:
+    """A line without colours."""
+    return ANSI.sub("", line)
+
+
 class Progress:
     """Prints what is new in a run's folder each time it is called.
 
@@ -102,51 +109,50 @@ class Progress:
         kind: "rl" or "sft": which columns.
         total_steps: of the run, for the time left; None if unknown.
         keep_best: whether the best model is kept (best.py).
+        show_samples: every how many steps some answers are shown (samples.py); 0: never.
     """
 
-    def __init__(self, run_dir: Path, kind: str, total_steps: int | None, keep_best: bool = False):
+    def __init__(
+        self,
+        run_dir: Path,
+        kind: str,
+        total_steps: int | None,
+        keep_best: bool = False,
+        show_samples: int = 0,
+    ):
         self.best = BestModel(run_dir) if keep_best else None
-        self.metrics, self.log = run_dir / "metrics.jsonl", run_dir / "log.txt"
+        self.samples = Samples(run_dir, show_samples)
         self.columns, self.total = COLUMNS[kind], total_steps
         self.start = self.moved = time.time()
         self.printed = 0.0
         # a resumed run goes on after what is there
-        self.metrics_at = self.metrics.stat().st_size if self.metrics.exists() else 0
-        self.log_at = self.log.stat().st_size if self.log.exists() else 0
+        self.metrics, self.log = (Tail(run_dir / f, None) for f in ("metrics.jsonl", "log.txt"))
         self.recent: list[tuple[float, int]] = []  # when the last steps ended
         self.header = False
         self.tty = sys.stdout.isatty()
 
     def __call__(self) -> float:
         """Print what is new; returns when the run last moved on (time.time())."""
-        for line in self._new_lines("log"):
+        for line in map(plain, self.log.lines()):
             if line.startswith(MESSAGE):
                 self._milestone(line.removeprefix(MESSAGE))
             for mark, text in MILESTONES.items():
                 if mark in line:
                     self._milestone(text)
-        for line in self._new_lines("metrics"):
+        for line in self.metrics.lines():
             if record := parse(line):
                 self.moved = time.time()
                 self._step(*record)
+                self.samples.made(record[0])
                 if self.best and (name := named(record[1], VALIDATION)):
                     self.best.validated(record[0], name, record[1][name])
+        for line in self.samples.lines():
+            self._show(line)
         if self.best:
             self.best.update()
         if self.tty:
             print(f"\r{span(time.time() - self.start):>7}  ", end="", flush=True)
         return self.moved
-
-    def _new_lines(self, name: str) -> list[str]:
-        file, at = getattr(self, name), getattr(self, f"{name}_at")
-        if not file.exists():
-            return []
-        with open(file, "rb") as stream:
-            stream.seek(at)
-            new = stream.read()
-        whole, newline, _half = new.rpartition(b"\n")
-        setattr(self, f"{name}_at", at + len(whole) + len(newline))
-        return ANSI.sub("", whole.decode(errors="replace")).splitlines() if newline else []
 
     def _milestone(self, text: str | None) -> None:
         self.moved = time.time()

@@ -18,7 +18,7 @@ COUNTS = {  # key → the least; null where it may be
     "engine.ulysses_sequence_parallel_size": 1, f"{A}.model.lora_rank": 0, "model.lora_rank": 0,
     "reward.num_workers": 1, "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
     "trainer.nnodes": 1, "trainer.n_gpus_per_node": 1, "trainer.total_epochs": 1,
-    "lab.epochs": 1, "lab.mini_batches": 1,
+    "lab.epochs": 1, "lab.mini_batches": 1, "lab.show_samples": 0,
 }  # fmt: skip
 MAY_BE_NULL = {
     f"{A}.rollout.max_model_len": 1, f"{A}.rollout.log_prob_micro_batch_size_per_gpu": 1,

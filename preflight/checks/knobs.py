@@ -112,6 +112,17 @@ def check_padding(config: DictConfig) -> str | None:
     return None
 
 
+def check_show_samples(config: DictConfig) -> str | None:
+    """Answers to be shown that nobody samples, or that are not written down."""
+    if not config.lab.show_samples:
+        return None
+    if config.lab.trainer.entry != "verl.trainer.main_ppo":
+        return f"lab.show_samples does nothing with algo={choice('algo')}: it shows answers that RL samples in a step."
+    if not config.trainer.rollout_data_dir:
+        return "lab.show_samples does nothing without trainer.rollout_data_dir: it reads the answers there."
+    return None
+
+
 def check_keep_best(config: DictConfig) -> str | None:
     """A best model to be chosen from one: only what is validated and saved can be kept."""
     if not config.lab.keep_best:
