@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do $$p -c '
 READY  := $(VENV)/.ready-$(HW)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo train check pipeline reward-lab plan evaluate sweep test test-all bench lint lock clean
+.PHONY: help setup data demo train check pipeline reward-lab plan chat evaluate sweep test test-all bench lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ reward-lab: $(READY) ## try a reward on a dataset, before any training: make rew
 
 plan: $(READY) ## does it fit, and how long will it take: make plan ARGS="algo=grpo model=qwen2_5_1_5b hw=rtx4070"
 	$(BIN)/python -m tools.plan $(ARGS)
+
+chat: $(READY) ## talk with a model in the terminal: make chat M=outputs/RUN ARGS="--with tiny"
+	$(BIN)/python -m tools.chat $(M) $(ARGS)
 
 evaluate: $(READY) ## ask models all questions of a file, and score: make evaluate M=outputs/RUN ARGS="--output results.xlsx"
 	$(BIN)/python -m tools.evaluate $(M) $(ARGS)
