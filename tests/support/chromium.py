@@ -1,6 +1,7 @@
 """A real browser without a screen: Debian's chromium, spoken to by its own debugging protocol."""
 
 import base64
+import contextlib
 import itertools
 import json
 import shutil
@@ -39,7 +40,8 @@ class Browser:
         port = port_file.read_text().split()[0]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
             page = next(target for target in json.load(answer) if target["type"] == "page")
-        self.socket = connect(page["webSocketDebuggerUrl"], max_size=None)
+        self.ends = contextlib.ExitStack()
+        self.socket = self.ends.enter_context(connect(page["webSocketDebuggerUrl"], max_size=None))
         self.call("Runtime.enable")
         self.call("Page.enable")
 
@@ -47,7 +49,7 @@ class Browser:
         return self
 
     def __exit__(self, *_) -> None:
-        self.socket.close()
+        self.ends.close()
         self.process.terminate()
         self.process.wait(60)
 
