@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do $$p -c '
 READY  := $(VENV)/.ready-$(HW)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo train check pipeline reward-lab plan chat evaluate sweep test test-all bench lint lock clean
+.PHONY: help setup data demo export train check pipeline reward-lab plan chat evaluate sweep test test-all bench lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,10 +55,12 @@ data/tiny_model/config.json: | $(READY)
 data/sql_demo/train.parquet: | $(READY)
 	$(BIN)/python -m data_prep sql_demo
 
+demo: export LAB_STAGE := 1 # what to do next is said once, at the end
 demo: $(READY) data/tiny_model/config.json data/sql_demo/train.parquet ## the main job: a tiny model learns SQL by SFT, then by GRPO, on this CPU
 	$(BIN)/python launch.py experiment=demo_sft hydra.run.dir=$(DEMO)/sft lab.seed=$(SEED)
 	$(BIN)/python launch.py experiment=demo_grpo lab.model.path=$(DEMO)/sft hydra.run.dir=$(DEMO)/grpo lab.seed=$(SEED)
 	$(BIN)/python -m tools.report $(DEMO)/grpo
+	@$(BIN)/python -m launcher.results $(DEMO)/grpo
 
 train: $(READY) ## one run: make train ARGS="algo=grpo hw=cpu reward=sql"
 	$(BIN)/python launch.py $(ARGS)
@@ -80,6 +82,10 @@ chat: $(READY) ## talk with a model in the terminal: make chat M=outputs/RUN ARG
 
 evaluate: $(READY) ## ask models all questions of a file, and score: make evaluate M=outputs/RUN ARGS="--output results.xlsx"
 	$(BIN)/python -m tools.evaluate $(M) $(ARGS)
+
+export: $(READY) ## a run's model as a folder for others, with proof: make export RUN=outputs/RUN TO=my-model ARGS="--dtype bfloat16"
+	@[ -n "$(RUN)" ] && [ -n "$(TO)" ] || { echo 'error: make export RUN=outputs/RUN TO=FOLDER' >&2; exit 2; }
+	$(BIN)/python -m tools.export $(RUN) --to $(TO) $(ARGS)
 
 sweep: $(READY) ## several runs: make sweep ARGS="algo=grpo,rloo hw=cpu"
 	$(BIN)/python launch.py -m $(ARGS)

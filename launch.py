@@ -68,6 +68,8 @@ def start(argv: list[str]) -> int:
     if "--help" in argv or "-h" in argv:
         print(__doc__ + "\n" + names.describe())
         return 0
+    if names.MULTIRUN.intersection(argv):
+        os.environ[results.STAGE] = "1"
     try:
         sys.argv[1:] = resume.arguments(argv)
         job()

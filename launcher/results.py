@@ -8,6 +8,7 @@ import math
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from launcher.best import is_loss
+from launcher.checkpoints import TRACKER
 from launcher.progress import ANSI, VALIDATION, named, pick, read_metrics, span
 from preflight import tables
 
@@ -28,6 +30,7 @@ ERROR = re.compile(r"([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b(: |$)")
 CURES = {  # what a log says → what helps
     "InvalidAuthToken": "This Ray asks for its token, and a run that names its address sends none: RAY_AUTH_MODE=token",
 }
+STAGE = "LAB_STAGE"  # in the environment of a run that is part of more, and leaves it to that what to do next
 RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or torchrun's
 
 
@@ -183,14 +186,36 @@ def compared(run_dir: Path) -> str:
     return "; ".join(parts)
 
 
+def next_commands(run_dir: Path) -> list[str]:
+    """What one can do with the model of a run that has ended; that there is none, and why, if it kept none."""
+    file = run_dir / "training_config.json"
+    config = json.loads(file.read_text()) if file.is_file() else {}
+    if not (run_dir / TRACKER).is_file():
+        trainer = config.get("trainer", {})
+        why = next(
+            (f"{key}={trainer[key]}" for key in ("val_only", "save_freq") if trainer.get(key)), ""
+        )
+        return [f"no checkpoint was kept, because trainer.{why}"] if why else []
+    run = os.path.relpath(run_dir)
+    trainer = config.get("lab", {}).get("trainer", {})
+    answers = not trainer.get("makes_reward")  # else it scores, and answers nobody
+    lines = [f"python -m tools.chat {run}", f"python -m tools.evaluate {run}"] if answers else []
+    return [
+        "next:",
+        *(f"    {line}" for line in [*lines, f"python -m tools.export {run} --to FOLDER"]),
+    ]
+
+
 def summary(run_dir: Path, code: int, stall_timeout_s: float, begin: int) -> str:
     """What the user reads at the end of a job, whose log starts at byte `begin`."""
     from launcher.supervisor import STALLED  # --cfg job doesn't wait for psutil
 
     log = os.path.relpath(run_dir / "log.txt")
     if code == 0:
-        done = f"done; metrics, samples and checkpoints are in {os.path.relpath(run_dir)}"
-        return "\n".join(filter(None, [compared(run_dir), done]))
+        where, kept = os.path.relpath(run_dir), (run_dir / TRACKER).is_file()
+        done = f"done; metrics, samples{' and checkpoints' if kept else ''} are in {where}"
+        after = [] if kept and os.environ.get(STAGE) else next_commands(run_dir)
+        return "\n".join(filter(None, [compared(run_dir), done, *after]))
     if code == STALLED:
         return (
             f"\nstopped: no progress for {span(stall_timeout_s)} (lab.stall_timeout_s). What each process was"
@@ -231,3 +256,7 @@ def jobs_table(jobs: list[EndedJob], best: bool = True) -> str:
         rows[row][0] = "*"
         note = f"\n\n* best validation: {os.path.relpath(jobs[row].run_dir)}"
     return f"\n{tables.text(heads, rows)}{note}"
+
+
+if __name__ == "__main__":  # for a recipe whose runs leave it to the end
+    print("\n".join(next_commands(Path(sys.argv[1]))))

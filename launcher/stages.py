@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from launcher.checkpoints import TRACKER, latest_model
 from launcher.progress import MESSAGE, NESTED, read_metrics
-from launcher.results import ERROR
+from launcher.results import ERROR, STAGE
 from preflight import reward_keys
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
@@ -122,7 +122,8 @@ def run(folder: Path, algo: str, changes: DictConfig) -> None:
     process = subprocess.Popen(
         [sys.executable, LAUNCH, f"--config-dir={folder.parent}", *where],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=os.environ | {"LAB_GRACE_S": "5"},  # less than the run that this one is a stage of has
+        # a grace that is shorter than that of the run that this one is a stage of
+        env=os.environ | {"LAB_GRACE_S": "5", STAGE: "1"},
     )  # fmt: skip
     lines = []
     try:

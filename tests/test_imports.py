@@ -33,6 +33,17 @@ MAY = {  # room → rooms whose modules it may import
     "launch": set(ROOMS),
 }
 HEAVY = {"torch", "verl", "ray", "vllm", "transformers"}
+# Modules of tools that compute with models, and need these at once: the others import them in a function.
+WITH_MODELS = {
+    "tools._export.adapter",
+    "tools._export.card",
+    "tools._export.held_out",
+    "tools._export.proof",
+    "tools._export.source",
+    "tools._export.tensors",
+    "tools._models.transformers",
+    "tools._models.vllm",
+}
 
 
 def imports(file: Path) -> Iterator[tuple[str, bool]]:
@@ -59,6 +70,10 @@ def is_leaf(module: str) -> bool:
 
 def files(room: str) -> list[Path]:
     return [ROOT / "launch.py"] if room == "launch" else sorted((ROOT / room).rglob("*.py"))
+
+
+def name_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts)
 
 
 @pytest.mark.parametrize("room", MAY)
@@ -94,6 +109,20 @@ def test_only_what_runs_inside_of_verl_imports_it(room):
         for file in files(room)
         for module, lazy in imports(file)
         if module.partition(".")[0] in (never if lazy else heavy | never)
+        and name_of(file) not in WITH_MODELS
+    ]
+    assert found == []
+
+
+def test_what_computes_with_models_is_imported_late():
+    """So that a mistake of the command line, or --help, does not wait for torch."""
+    found = [
+        f"{file.relative_to(ROOT)} imports {module}"
+        for file in files("tools")
+        for module, lazy in imports(file)
+        if not lazy
+        and name_of(file) not in WITH_MODELS
+        and any(module == late or module.startswith(f"{late}.") for late in WITH_MODELS)
     ]
     assert found == []
 

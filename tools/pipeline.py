@@ -12,6 +12,7 @@ stage that has ended well, and goes on with one that was cut.
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from launcher.results import EndedJob, jobs_table
+from launcher.results import STAGE, EndedJob, jobs_table, next_commands
 from launcher.stages import finished
 from preflight import names, prepare, resolvers
 from preflight.mistakes import Mistake
@@ -74,7 +75,8 @@ class Stage:
         begun = (self.folder / "resolved.yaml").exists()
         where = f"resume={self.folder}" if begun else f"hydra.run.dir={self.folder}"
         model = [f"lab.model.path={policy}"] if policy else []
-        process = subprocess.Popen([sys.executable, LAUNCH, *self.overrides, *model, where])
+        command = [sys.executable, LAUNCH, *self.overrides, *model, where]
+        process = subprocess.Popen(command, env=os.environ | {STAGE: "1"})
         while True:
             try:
                 return process.wait()
@@ -124,6 +126,8 @@ def run(stages: list[Stage]) -> int:
         if not stage.makes:
             policy = stage.folder
     print(jobs_table(jobs, best=False))
+    if not code:
+        print("\n".join(["", *next_commands(stage.folder)]))
     if code:
         print(f"\nstage {stage.name} ended with exit status {code}; with --dir {stage.folder.parent} the same"
               " command goes on from here", file=sys.stderr)  # fmt: skip

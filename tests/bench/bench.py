@@ -209,10 +209,21 @@ def bench_evaluate() -> None:
     )
 
 
+def bench_export() -> None:
+    """Exporting a LoRA run of 0.5B: whole weights, and the adapter alone."""
+    import bench_export
+
+    show(
+        "tools.export, random weights in the shape of Qwen2.5-0.5B",
+        bench_export.HEAD,
+        bench_export.rows(),
+    )
+
+
 def main(argv: list[str]) -> None:
     """Run the named benchmarks, or all."""
     known = {"sql": bench_sql, "compose": bench_compose, "run": bench_run, "rollout": bench_rollout,
-             "algos": bench_algos, "log_probs": bench_log_probs,
+             "algos": bench_algos, "log_probs": bench_log_probs, "export": bench_export,
              "evaluate": bench_evaluate}  # fmt: skip
     if wrong := [name for name in argv if name not in known]:
         raise SystemExit(f"error: unknown benchmark {wrong[0]!r}. There is: {', '.join(known)}")

@@ -5,7 +5,8 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from launcher.results import Attempt, EndedJob, compared, errors, jobs_table, stats, summary
+from launcher.checkpoints import TRACKER
+from launcher.results import STAGE, Attempt, EndedJob, compared, errors, jobs_table, stats, summary
 
 CAUSE = """(RewardLoopWorker pid=7) Traceback (most recent call last):
 (RewardLoopWorker pid=7)   File "reward.py", line 1, in <module>
@@ -129,3 +130,39 @@ def test_a_start_leaves_its_config_and_its_end_the_statistics(tmp_path):
     attempt.end(0)
     assert json.loads((tmp_path / "training_stats.json").read_text())["steps"] == 0
     assert json.loads((tmp_path / "run.json").read_text())["attempts"][0]["exit"] == 0
+
+
+def ended(folder, saved: bool, **trainer) -> str:
+    """What a run's end says; `trainer` is of its config, `makes` what it makes for a reward."""
+    config = {"lab": {"trainer": {"makes_reward": trainer.pop("makes", None)}}, "trainer": trainer}
+    (folder / "training_config.json").write_text(json.dumps(config))
+    Attempt(folder, ["launch.py"], OmegaConf.create(config))
+    if saved:
+        (folder / TRACKER).parent.mkdir()
+        (folder / TRACKER).write_text("4")
+    return summary(folder, 0, 1.0, 0)
+
+
+def test_a_run_that_kept_a_model_says_what_to_do_with_it(tmp_path, monkeypatch):
+    monkeypatch.delenv(STAGE, raising=False)
+    told = ended(tmp_path, True, save_freq=4)
+    assert "checkpoints are in" in told and "no checkpoint" not in told
+    commands = [line.split()[2] for line in told.splitlines() if line.startswith("    python -m")]
+    assert commands == ["tools.chat", "tools.evaluate", "tools.export"]
+    monkeypatch.setenv(STAGE, "1")  # of a pipeline, a sweep: what runs it says so, or nobody
+    assert "tools." not in summary(tmp_path, 0, 1.0, 0)
+
+
+def test_a_run_that_kept_no_model_says_why(tmp_path, monkeypatch):
+    monkeypatch.setenv(STAGE, "1")  # it is news also where another goes on
+    told = ended(tmp_path, False, save_freq=-1)
+    assert told.endswith("no checkpoint was kept, because trainer.save_freq=-1")
+    assert "checkpoints are in" not in told and "tools." not in told
+    told = ended(tmp_path, False, save_freq=50, val_only=True)
+    assert told.endswith("because trainer.val_only=True")
+
+
+def test_nobody_talks_with_a_reward_model(tmp_path, monkeypatch):
+    monkeypatch.delenv(STAGE, raising=False)
+    told = ended(tmp_path, True, save_freq=4, makes="model")
+    assert "tools.export" in told and "tools.chat" not in told and "tools.evaluate" not in told

@@ -21,10 +21,10 @@ import transformers
 
 from preflight.mistakes import Mistake
 from tools._export.adapter import heads
-from tools._export.source import WRAPPED, Source, base_folder, empty
+from tools._export.source import WRAPPED, Source, base_folder, clean, empty
 
 CLOSE = 1e-5
-TOKENS = 48  # of a prompt
+TOKENS = 32  # of a prompt
 
 
 @dataclass
@@ -133,7 +133,7 @@ def reference(source: Source):
         )
         model = get_peft_model(model, lora, low_cpu_mem_usage=True).eval()
         what += ", LoRA not merged"
-    state = {name: source.shards.get(name).float() for name in source.shards.names()}
+    state = weights(source)
     wanted = model.state_dict().keys()
     if source.lora and all("lora_" in name for name in state):
         base = (
@@ -144,7 +144,7 @@ def reference(source: Source):
         adapted = {name.replace(".base_layer.", "."): name for name in wanted}
         state |= {adapted[f"{WRAPPED}{name}"]: tensor for name, tensor in base.items()}
     missing, beyond = model.load_state_dict(state, strict=False, assign=True)
-    tied = source.tied | {f"{WRAPPED}{name}" for name in source.tied}
+    tied = {name for name in missing if clean(name) in source.tied}
     if wrong := [*(name for name in missing if name not in tied), *beyond]:
         raise Mistake(
             f"{source.shards.folder} is not a checkpoint of {source.architecture}: {wrong[0]}"
@@ -152,6 +152,21 @@ def reference(source: Source):
     if missing:
         model.tie_weights()
     return model, what
+
+
+def weights(source: Source) -> dict[str, torch.Tensor]:
+    """All that the shards have, in fp32; of weights that are tied the one. Raises Mistake if the other differs."""
+    ties, names, state = source.skeleton.all_tied_weights_keys, source.shards.names(), {}
+    whole = {clean(name): name for name in names}
+    for name in names:
+        tensor = source.shards.get(name)
+        if (other := whole.get(ties.get(clean(name), ""))) is None:
+            state[name] = tensor.float()
+        elif not torch.equal(tensor, source.shards.get(other)):
+            raise Mistake(f"{source.shards.folder}: {name} and {other} are one weight in {source.architecture}, and"
+                          " differ here: no folder can say both")  # fmt: skip
+    source.shards.open()
+    return state
 
 
 def round_weights(model, dtype: torch.dtype, adapter: bool, whole: Sequence[str]):
@@ -168,7 +183,9 @@ def round_weights(model, dtype: torch.dtype, adapter: bool, whole: Sequence[str]
     for name, weight in model.named_parameters():
         module = name.removeprefix(WRAPPED).partition(".")[0]
         if not adapter or ("lora_" in name and module not in whole):
-            weight.data = weight.data.to(dtype).float()
+            weight.data.copy_(
+                weight.data.to(dtype)
+            )  # in its place: a copy would be as much memory again
     return model
 
 

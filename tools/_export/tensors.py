@@ -8,7 +8,7 @@ import logging
 import re
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +23,9 @@ DTYPES = {
 }  # fmt: skip
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FILE_BYTES = 5_000_000_000  # of a file of weights, as the hub has them
+MAPPED_BYTES = (
+    1 << 29
+)  # after so many bytes that were read, files are mapped anew: pages that were read leave the memory
 
 
 class Info(NamedTuple):
@@ -54,11 +57,18 @@ class Shards:
         world = max(files)[0]
         # else: "It seems like pickling of the DeviceMesh occurred before the PGs were created"
         logging.getLogger("torch.distributed.device_mesh").setLevel(logging.ERROR)
-        self.folder, self.ranks = folder, [load(folder, files, world, 0)]
-        self.sharded = [t for t in self.ranks[0].values() if isinstance(t, DTensor)]
-        # of several replicas of all shards (HSDP) the first is enough
-        parts = self.sharded[0].device_mesh.mesh.shape[-1] if self.sharded else 1
-        self.ranks += [load(folder, files, world, rank) for rank in range(1, parts)]
+        self.folder, self.files, self.world = folder, files, world
+        self.parts = 1
+        self.open()
+        if sharded := [t for t in self.ranks[0].values() if isinstance(t, DTensor)]:
+            # of several replicas of all shards (HSDP) the first is enough
+            self.parts = sharded[0].device_mesh.mesh.shape[-1]
+            self.open()
+
+    def open(self) -> None:
+        """Map the files; tensors that nobody holds any more leave the memory."""
+        self.ranks = [load(self.folder, self.files, self.world, i) for i in range(self.parts)]
+        self.read = 0
 
     def names(self) -> dict[str, Info]:
         """Every tensor, as the trainer calls it."""
@@ -66,7 +76,10 @@ class Shards:
 
     def get(self, name: str) -> torch.Tensor:
         """The whole tensor. Raises Mistake if its parts don't make it up."""
+        if self.read > MAPPED_BYTES:
+            self.open()
         first = self.ranks[0][name]
+        self.read += first.numel() * first.dtype.itemsize
         if not isinstance(first, DTensor):
             return first  # the same on every rank
         placement = first.placements[-1]
@@ -111,14 +124,20 @@ class Saved:
         names = [SINGLE]
         if not (folder / SINGLE).is_file() and index.is_file():
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        self.folder, self.files = folder, {}
-        for name in names:
-            if not (folder / name).is_file():
-                raise Mistake(f"{folder} has no {name}")
+        self.folder, self.parts = folder, names
+        self.open()
+
+    def open(self) -> None:
+        """Map the files."""
+        self.files: dict[str, Any] = {}
+        self.read = 0
+        for name in self.parts:
+            if not (self.folder / name).is_file():
+                raise Mistake(f"{self.folder} has no {name}")
             try:
-                file = safe_open(folder / name, "pt")
+                file = safe_open(self.folder / name, "pt")
             except SafetensorError as error:
-                raise Mistake(f"{folder / name} is not complete: {error}") from None
+                raise Mistake(f"{self.folder / name} is not complete: {error}") from None
             self.files |= dict.fromkeys(file.keys(), file)
 
     def names(self) -> dict[str, Info]:
@@ -129,7 +148,11 @@ class Saved:
 
     def get(self, name: str) -> torch.Tensor:
         """The tensor."""
-        return self.files[name].get_tensor(name)
+        if self.read > MAPPED_BYTES:
+            self.open()
+        tensor = self.files[name].get_tensor(name)
+        self.read += tensor.numel() * tensor.dtype.itemsize
+        return tensor
 
 
 def usual(names: dict[str, Info]) -> torch.dtype:
