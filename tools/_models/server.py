@@ -87,11 +87,16 @@ class Server(Engine):
                         raise Mistake(self.told(error)) from None
                     yield one, made
         finally:
-            for task in tasks:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            loop.run_until_complete(client.close())
+            loop.run_until_complete(self.end(client, list(tasks)))
             loop.close()
+
+    @staticmethod
+    async def end(client: openai.AsyncOpenAI, tasks: list[asyncio.Task]) -> None:
+        """Give up what is still asked. In the loop: outside of it gather() of nothing belongs to another one."""
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await client.close()
 
     async def several(self, client, one: Asked, sampling: Sampling) -> list[Answer]:
         """All answers to one prompt; not by `n`, which has one seed for all."""
