@@ -392,12 +392,20 @@ def test_a_server_takes_no_template(server):
         open_engine(find(server.url), Settings(template="chatml"))
 
 
+def shown(answers: list[list[Answer]]) -> list[list[Answer]]:
+    """Half a character at the end, where an answer was cut: vLLM leaves it out, transformers shows its bytes."""
+    return [
+        [one._replace(text=one.text.rstrip("\ufffd")) for one in several] for several in answers
+    ]
+
+
 @pytest.mark.slow
 def test_vllm_says_what_transformers_says(engine, tiny_model):
-    vllm = open_engine(find(str(tiny_model)), Settings(dtype="float32", context=256, vllm={
+    vllm = open_engine(find(str(tiny_model)), Settings(dtype="float32", context=512, vllm={
         "enforce_eager": True, "gpu_memory_utilization": 0.1, "max_num_seqs": 8}), "vllm")  # fmt: skip
     sampling = Sampling(max_tokens=24)
-    assert batch(vllm, sampling) == batch(engine, sampling)
+    expected = shown(batch(engine, sampling))
+    assert shown(batch(vllm, sampling)) == expected
     drawn = Sampling(1.0, max_tokens=24)
     for prompt, [answer] in zip(PROMPTS, batch(vllm, drawn), strict=True):
         pieces, made = whole(vllm.stream(prompt, drawn, 5 + 100 * len(prompt[0]["content"])))
@@ -405,5 +413,5 @@ def test_vllm_says_what_transformers_says(engine, tiny_model):
     stream = vllm.stream(PROMPTS[0], Sampling(1.0, max_tokens=200), 1)
     next(stream)
     stream.close()  # as Ctrl-C does
-    assert batch(vllm, sampling) == batch(engine, sampling)
+    assert shown(batch(vllm, sampling)) == expected
     vllm.close()
