@@ -11,6 +11,7 @@ Writes compare.html, compare.png and compare.json. What the figures mean: docs/c
 
 import argparse
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--input", metavar="FILE", help="for models: what to ask them")
     parser.add_argument(
+        "--evaluate", metavar="OPTIONS", default="", help='for models: --evaluate="--n 8 --seed 1"'
+    )
+    parser.add_argument(
         "--examples", type=int, default=3, metavar="N", help="questions to print (%(default)s)"
     )
     parser.add_argument(
@@ -79,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         )
     names = arguments.labels(sides)
     folder = own(args.out or FOLDER / folder_name(names))
-    if words.models and (status := evaluate(words, folder, args.input)):
+    if words.models and (status := evaluate(words, folder, args)):
         return status
     found = figures.compare(
         sides, names, Options(args.metric, args.by, args.cluster, args.all_pairs)
@@ -97,22 +101,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def evaluate(words: Words, folder: Path, questions: str | None) -> int:
+def evaluate(words: Words, folder: Path, args: argparse.Namespace) -> int:
     """Ask the models; their answers are put into their sides. Returns the exit status of tools.evaluate.
 
     A process of its own: an engine keeps its memory until its process ends. The same command asks nothing twice.
     """
     file = folder / EVALUATION
-    command = [
-        sys.executable,
-        "-m",
-        "tools.evaluate",
-        *words.models.values(),
-        *words.settings,
-        "--output",
-        str(file),
-    ]
-    status = subprocess.run(command + (["--input", questions] if questions else [])).returncode
+    command = [sys.executable, "-m", "tools.evaluate", *dict.fromkeys(words.models.values()), *words.settings,
+               "--output", str(file), *shlex.split(args.evaluate)]  # fmt: skip
+    if args.input:
+        command += ["--input", args.input]
+    try:
+        status = subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:  # tools.evaluate had it as well, and has said what is kept
+        return 130
     if status:
         return status
     answered = {one.name: one for one in read(file)}

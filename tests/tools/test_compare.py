@@ -3,7 +3,9 @@
 import csv
 import json
 import re
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pyarrow as pa
@@ -407,6 +409,71 @@ def test_answers_are_text_on_the_page(sides):
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)  # self-contained
 
 
+# --- models
+
+
+class Calculator(BaseHTTPRequestHandler):
+    """A server with two models: `right` doubles the number that it is asked for, `wrong` only odd ones."""
+
+    def reply(self, found):
+        body = json.dumps(found).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        self.reply(
+            {"object": "list", "data": [{"id": n, "object": "model"} for n in ("right", "wrong")]}
+        )
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        number = int(asked["messages"][-1]["content"].split()[-1])
+        fine = asked["model"] == "right" or number % 2
+        message = {"role": "assistant", "content": str(2 * number if fine else -1)}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        usage = {"completion_tokens": 1, "prompt_tokens": 1, "total_tokens": 2}
+        self.reply({"id": "1", "object": "chat.completion", "created": 0, "model": asked["model"],
+                    "choices": [choice], "usage": usage})  # fmt: skip
+
+    def log_message(self, *_):
+        pass
+
+
+def test_models_are_evaluated_first(tmp_path, capfd):
+    """By tools.evaluate, in its process; the second time nobody is asked."""
+    file = tmp_path / "questions.json"
+    file.write_text(
+        json.dumps([{"prompt": f"double {i}", "ground_truth": str(2 * i)} for i in range(40)])
+    )
+    out = tmp_path / "out"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Calculator) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        words = [
+            f"old={url}#wrong",
+            f"new={url}#right",
+            "reward=exact",
+            "--input",
+            str(file),
+            "--out",
+            str(out),
+        ]
+        status = main(words)
+        told = capfd.readouterr()
+        assert status == 0, told.err
+        server.shutdown()
+    assert (
+        "new is better by 0.500" in told.out and "won by new against old: 20 questions" in told.out
+    )
+    assert main([*words, "--examples", "0"]) == 0
+    assert "new is better by 0.500" in capfd.readouterr().out
+    assert main([*words, "--evaluate=--seed 1"]) == 2  # its mistake: other answers lie there
+    assert "another evaluation" in capfd.readouterr().err
+
+
 # --- mistakes
 
 
@@ -469,6 +536,9 @@ def test_a_folder_of_others_stays_as_it_is(sides, capsys):
         ("sql:lab.reward.mode=bird", True),
         ("reward=rewards/sql.py", True),
         ("mine=conf", False),
+        ("mine=Qwen/Qwen2.5-0.5B", False),
+        ("mine=http://host:1/v1#a", False),
+        ("lab.reward.url=http://host:1/v1", True),
         ("mine=outputs/x", False),
         ("mine=a*/b", False),
         ("http://host:1/v1?a=b", False),

@@ -8,16 +8,15 @@ KEY=VALUE       words for tools.evaluate
 """
 
 import glob
-import re
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from preflight.mistakes import Mistake
+from preflight.names import CONF
 from tools._compare.reading import KINDS, Answers, read, validations
 
 GLOB = set("*?[")
-KEY = re.compile(r"[+~]*(\w+:)?[\w./@]+")  # ONE:lab.reward.KEY: for one of several rewards
 
 
 class Words(NamedTuple):
@@ -73,31 +72,17 @@ def check_model(word: str) -> None:
 
 
 def is_setting(word: str) -> bool:
-    """Whether a word is KEY=VALUE for tools.evaluate, not NAME=PATHS."""
-    key, equals, value = word.partition("=")
-    if not equals or "/" in key or Path(word).exists():
+    """Whether a word is KEY=VALUE for tools.evaluate, not NAME=PATHS: its key is a group of conf/, or dotted."""
+    key, equals, _ = word.partition("=")
+    if not equals or "/" in key or Path(word).expanduser().exists():
         return False
-    first = value.split(",")[0]
-    if GLOB & set(value) or is_there(first):
-        return "." in key or key in ("dataset", "reward")  # reward=rewards/mine.py is a path, too
-    return KEY.fullmatch(key) is not None and not looks_like_path(first)
-
-
-def looks_like_path(text: str) -> bool:
-    """Whether a text that names nothing was meant as a path."""
-    return text.startswith(("outputs/", "multirun/", "./", "/", "~")) or text.endswith(KINDS)
+    return bool(set(".:+~") & set(key)) or (CONF / key).is_dir()
 
 
 def is_file(word: str) -> bool:
     """Whether a word is a file, or was meant as one."""
     path = Path(word).expanduser()
     return path.is_file() or (path.suffix.lower() in KINDS and not path.is_dir())
-
-
-def is_there(word: str) -> bool:
-    """Whether a word is a file, a folder, or FOLDER@STEP."""
-    path = Path(word).expanduser()
-    return path.exists() or Path(word.rpartition("@")[0] or "/nowhere").expanduser().is_dir()
 
 
 def several(word: str) -> tuple[str | None, list[str]]:
