@@ -220,11 +220,19 @@ def bench_export() -> None:
     )
 
 
+def bench_compare() -> None:
+    """tools.compare on 10,000 rows, from the command to the page."""
+    import bench_compare
+
+    title = f"tools.compare, two evaluations of {bench_compare.ROWS:,} rows (median of {bench_compare.REPEAT})"
+    show(title, bench_compare.HEAD, bench_compare.rows())
+
+
 def main(argv: list[str]) -> None:
     """Run the named benchmarks, or all."""
     known = {"sql": bench_sql, "compose": bench_compose, "run": bench_run, "rollout": bench_rollout,
              "algos": bench_algos, "log_probs": bench_log_probs, "export": bench_export,
-             "evaluate": bench_evaluate}  # fmt: skip
+             "evaluate": bench_evaluate, "compare": bench_compare}  # fmt: skip
     if wrong := [name for name in argv if name not in known]:
         raise SystemExit(f"error: unknown benchmark {wrong[0]!r}. There is: {', '.join(known)}")
     for name in argv or known:
