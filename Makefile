@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do $$p -c '
 READY  := $(VENV)/.ready-$(HW)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo export train check pipeline reward-lab plan chat evaluate sweep test test-all bench lint lock clean
+.PHONY: help setup data demo export train check pipeline reward-lab plan chat evaluate compare sweep test test-all bench lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ evaluate: $(READY) ## ask models all questions of a file, and score: make evalua
 export: $(READY) ## a run's model as a folder for others, with proof: make export RUN=outputs/RUN TO=my-model ARGS="--dtype bfloat16"
 	@[ -n "$(RUN)" ] && [ -n "$(TO)" ] || { echo 'error: make export RUN=outputs/RUN TO=FOLDER' >&2; exit 2; }
 	$(BIN)/python -m tools.export $(RUN) --to $(TO) $(ARGS)
+
+compare: $(READY) ## which is better, and can the rows tell: make compare A=outputs/RUN B=outputs/OTHER ARGS="--by db_id"
+	$(BIN)/python -m tools.compare $(A) $(B) $(ARGS)
 
 sweep: $(READY) ## several runs: make sweep ARGS="algo=grpo,rloo hw=cpu"
 	$(BIN)/python launch.py -m $(ARGS)
