@@ -378,6 +378,7 @@ def test_values_are_checked():
         ("max_tokens", "1.5"),
         ("seed", "-1"),
         ("temperature", "nan"),
+        ("temperature", "2.1"),
     ]:
         with pytest.raises(Mistake):
             checked(name, value)

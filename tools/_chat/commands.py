@@ -17,7 +17,7 @@ def checked(name: str, text: str) -> Any:
         raise Mistake(unknown("setting", name, SETTABLE))
     kind = SETTABLE[name]
     good = {
-        "temperature": (lambda v: 0 <= v <= 100, "a number from 0 (greedy) on"),
+        "temperature": (lambda v: 0 <= v <= 2, "a number from 0 (greedy) to 2, as vLLM and servers take it"),
         "top_p": (lambda v: 0 < v <= 1, "a number above 0, at most 1"),
         "top_k": (lambda v: v >= 0, "a whole number; 0: all tokens"),
         "max_tokens": (lambda v: v >= 1, "a whole number from 1 on"),

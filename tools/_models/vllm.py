@@ -108,16 +108,19 @@ class Vllm(LocalEngine):
 
         self.number += 1
         kind = RequestOutputKind.DELTA if delta else RequestOutputKind.FINAL_ONLY
-        params = SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k or -1,
-            max_tokens=self.room(ids, sampling),
-            seed=seed if sampling.temperature > 0 else None,
-            stop=list(self.stops) or None,
-            stop_token_ids=sorted(self.stop_ids) or None,
-            output_kind=kind,
-        )
+        try:
+            params = SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k or -1,
+                max_tokens=self.room(ids, sampling),
+                seed=seed if sampling.temperature > 0 else None,
+                stop=list(self.stops) or None,
+                stop_token_ids=sorted(self.stop_ids) or None,
+                output_kind=kind,
+            )
+        except ValueError as error:  # a temperature of 3, for one
+            raise Mistake(f"vLLM: {reason(error)}") from None
         name = str(self.number)
         self.engine.add_request(name, {"prompt_token_ids": ids}, params, lora_request=self.adapter)
         return name
