@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do $$p -c '
 READY  := $(VENV)/.ready-$(HW)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo export train check pipeline reward-lab plan chat evaluate compare sweep test test-all bench lint lock clean
+.PHONY: help setup data demo export train check pipeline reward-lab plan chat evaluate compare monitor sweep test test-all bench lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ export: $(READY) ## a run's model as a folder for others, with proof: make expor
 
 compare: $(READY) ## which is better, and can the rows tell: make compare A=outputs/RUN B=outputs/OTHER ARGS="--by db_id"
 	$(BIN)/python -m tools.compare $(A) $(B) $(ARGS)
+
+monitor: $(READY) ## a page that follows all runs, on http://127.0.0.1:7860: make monitor ARGS="outputs --port 8000"
+	$(BIN)/python -m tools.monitor $(ARGS)
 
 sweep: $(READY) ## several runs: make sweep ARGS="algo=grpo,rloo hw=cpu"
 	$(BIN)/python launch.py -m $(ARGS)

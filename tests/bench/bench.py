@@ -228,11 +228,20 @@ def bench_compare() -> None:
     show(title, bench_compare.HEAD, bench_compare.rows())
 
 
+def bench_monitor() -> None:
+    """tools.monitor in a real browser: ten runs of 1,000 steps and 100,000 answers."""
+    import bench_monitor
+
+    title = f"tools.monitor, {psutil.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    show(title, bench_monitor.HEAD, bench_monitor.rows())
+
+
 def main(argv: list[str]) -> None:
     """Run the named benchmarks, or all."""
     known = {"sql": bench_sql, "compose": bench_compose, "run": bench_run, "rollout": bench_rollout,
              "algos": bench_algos, "log_probs": bench_log_probs, "export": bench_export,
-             "evaluate": bench_evaluate, "compare": bench_compare}  # fmt: skip
+             "evaluate": bench_evaluate, "compare": bench_compare,
+             "monitor": bench_monitor}  # fmt: skip
     if wrong := [name for name in argv if name not in known]:
         raise SystemExit(f"error: unknown benchmark {wrong[0]!r}. There is: {', '.join(known)}")
     for name in argv or known:

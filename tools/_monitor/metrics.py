@@ -61,16 +61,32 @@ class Metrics:
         if row is None:
             row = self.row[step] = len(self.row)
             insort(self.order, step)
-            for column in self.columns.values():
-                column.append(NO_VALUE)
+        columns = self.columns
         for name, value in values.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if type(value) is int:
+                value = float(value)
+            elif type(value) is not float:  # a text, a list, true
                 continue
-            column = self.columns.get(name)
+            elif value != value:
+                value = (
+                    math.inf
+                )  # nan marks what is missing: a value that is no number is kept as infinite
+            column = columns.get(name)
             if column is None:
-                column = self.columns[name] = array("d", [NO_VALUE]) * len(self.row)
-            # nan marks what is missing: a value that is no number is kept as infinite
-            column[row] = math.inf if math.isnan(value) else value
+                column = columns[name] = array("d")
+            if len(column) == row:  # the common case, of a million values a run
+                column.append(value)
+                continue
+            if len(column) < row + 1:
+                column.extend([NO_VALUE] * (row + 1 - len(column)))
+            column[row] = value
+
+    def column(self, name: str | None) -> array | None:
+        """A value for each row, nan where there is none."""
+        column = self.columns.get(name) if name else None
+        if column is not None and len(column) < len(self.row):
+            column.extend([NO_VALUE] * (len(self.row) - len(column)))
+        return column
 
     @property
     def last_step(self) -> int:
@@ -79,7 +95,7 @@ class Metrics:
 
     def series(self, name: str) -> list[tuple[int, float]]:
         """(step, value) of one metric by step, where it has one."""
-        column = self.columns.get(name)
+        column = self.column(name)
         if column is None:
             return []
         row = self.row
@@ -87,7 +103,7 @@ class Metrics:
 
     def last(self, name: str | None) -> float | None:
         """The newest value of a metric; None without any."""
-        column = self.columns.get(name) if name else None
+        column = self.column(name)
         if column is None:
             return None
         values = (column[self.row[step]] for step in reversed(self.order))

@@ -70,7 +70,7 @@ class Run:
         self.version = 0  # rises with every change
         self.record: dict = {}  # run.json
         self.config: dict = {}
-        self.moved = 0.0  # when a file of it last changed
+        self.moved = folder.stat().st_mtime  # when a file of it last changed
         self.stamps: dict[str, float] = {}
         self.steps: dict[str, list[int]] = {"rollouts": [], "validation": []}
         self.spread_read: set[int] = set()  # steps whose answers were looked through
@@ -288,8 +288,9 @@ class Runs:
         with self.lock:
             for name, folder in seen.items():
                 if name not in self.runs:
-                    self.runs[name] = Run(folder, name)
-                    self.version += 1
+                    with contextlib.suppress(OSError):  # gone in between
+                        self.runs[name] = Run(folder, name)
+                        self.version += 1
 
     def look(self) -> None:
         """One round: new runs, what is new in each, and some answers that were not looked through yet."""

@@ -10,11 +10,11 @@ function tint(score, low, high) {
   return `hsl(${Math.round(share * 125 + 5)} 55% 50% / ${0.35 + 0.4 * Math.abs(share - 0.5) * 2})`;
 }
 
-function answerRow(answer) {
+function answerRow(answer, some) {
   const sign = answer.advantage == null ? "" : answer.advantage > 0 ? "up" : answer.advantage < 0 ? "down" : "";
   return el("tr", {},
     el("td", { class: "num" }, answer.masked ? "masked" : figure(answer.score)),
-    el("td", { class: `num ${sign}` }, answer.advantage == null ? "–" : (answer.advantage > 0 ? "+" : "") + answer.advantage.toFixed(2)),
+    el("td", { class: `num ${sign}` }, answer.advantage == null ? (some ? "–" : "") : (answer.advantage > 0 ? "+" : "") + answer.advantage.toFixed(2)),
     el("td", {}, el("pre", { class: "answer" }, answer.text)),
     el("td", { class: "parts" }, Object.entries(answer.parts).map(([name, value]) =>
       el("span", {}, `${name} `, el("b", {}, typeof value === "number" ? figure(value) : String(value ?? "–"))))));
@@ -33,7 +33,7 @@ function groupCard(group, title) {
     el("table", {}, el("thead", {}, el("tr", {}, el("th", { class: "num" }, "score"),
       el("th", { class: "num", title: "computed here from the scores, not read from the run" }, some ? "advantage" : ""),
       el("th", {}, "answer"), el("th", {}, parts ? "parts of the reward" : ""))),
-      el("tbody", {}, group.answers.map(answerRow))));
+      el("tbody", {}, group.answers.map((answer) => answerRow(answer, some)))));
 }
 
 function picker(runs, kind, redraw) {

@@ -43,6 +43,8 @@ export class Chart {
     this.options = options;
     this.series = series.map((one) => ({ ...one, smoothed: options.smooth ? smooth(one.y, options.smooth) : one.y }));
     this.draw();
+    this.box.dataset.runs = series.length;
+    this.box.dataset.step = Math.min(...series.map((one) => one.x[one.x.length - 1] ?? 0)); // that all have reached
   }
 
   scale() {

@@ -8,7 +8,7 @@ const EVERY_MS = 2000, NEWEST = 10;
 const VIEWS = { runs: ["Runs", overview], curves: ["Curves", curves], compare: ["Compare", compare],
   answers: ["Answers", answers], validation: ["Validation", validation] };
 const view = document.getElementById("view"), by = (id) => document.getElementById(id);
-let found = { runs: [], now: 0 }, shownFor = "", lastList = "";
+let found = { runs: [], now: 0 }, shownFor = "", lastList = "", first = true;
 
 const chosen = () => (state.runs == null ? found.runs.slice(0, NEWEST).map((run) => run.id) : state.runs.split("|"));
 const selected = () => { const names = new Set(chosen()); return found.runs.filter((run) => names.has(run.id)); };
@@ -119,14 +119,16 @@ function show(news = false) {
 async function poll() {
   let news = false;
   try {
-    const before = found.runs.length;
     found = await ask("runs");
     [...found.runs].reverse().forEach((run) => colorOf(run.id)); // oldest first: a new run changes no color
-    news = !before && found.runs.length > 0;
+    const reads = found.looked === false && (state.view ?? "runs") !== "runs"; // all at once is sooner than bit by bit
+    news = first && found.runs.length > 0 && !reads;
+    if (news) first = false;
     by("live").className = "on";
     by("live").textContent = "live";
     machine();
-    show(news);
+    if (reads) { sidebar(); view.replaceChildren(el("p", { class: "empty" }, "reading …")); }
+    else show(news);
   } catch (error) {
     by("live").className = "off";
     by("live").textContent = "the monitor has ended";
