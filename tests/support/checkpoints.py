@@ -46,6 +46,9 @@ def save_run(
     (run / "checkpoints/latest_checkpointed_iteration.txt").write_text(str(step))
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     folder = shards / "huggingface"
+    plain.config.architectures = [
+        type(plain).__name__
+    ]  # as plugins/patches/verl.py names a value model
     plain.config.save_pretrained(folder)
     for file in base.iterdir():
         if file.name.startswith(("tokenizer", "chat_template", "generation_config")):

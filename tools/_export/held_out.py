@@ -29,6 +29,7 @@ from tools._models.engine import Asked, Sampling, Settings
 from tools._models.naming import ADAPTER, Model, local
 
 AT_ONCE = 16
+TRIED = 5000  # rows that are looked through for some that the run has validated
 LONGEST_S = 300  # no further batch is begun after this time
 TEXTS = (
     "Write a short letter to a friend about the weather.",
@@ -97,15 +98,20 @@ def scores(source: Source, folder: Path, tokenizer, count: int) -> dict:
 
     config = OmegaConf.create(source.config)
     subject = Subject(config)
-    rows, total = validation_rows(source, count)
-    data = config.data
-    asked = []
+    data, dumped = config.data, dump(source)
+    rows, total = validation_rows(source, TRIED)
+    random.Random(0).shuffle(rows)
+    asked: list[tuple[dict, str]] = []
     for row in rows:
         if row.get("agent_name"):
             return EMPTY | {"why": "its answers take several turns"}
         ids = token_ids(tokenizer, render(tokenizer, row["prompt"], template_of(source)))
-        if len(ids) <= data.max_prompt_length:  # the run leaves longer ones out
-            asked.append((row, tokenizer.decode(ids, skip_special_tokens=True)))
+        prompt = tokenizer.decode(ids, skip_special_tokens=True)
+        if len(ids) > data.max_prompt_length or (dumped and prompt not in dumped):
+            continue  # the run has left it out
+        asked.append((row, prompt))
+        if len(asked) == count:
+            break
     if not asked:
         return EMPTY | {"why": "the validation file is gone, or has no rows that are short enough"}
     settings = Settings(
@@ -129,7 +135,6 @@ def scores(source: Source, folder: Path, tokenizer, count: int) -> dict:
         answers |= {one.key: given[0].text for one, given in engine.answers(batch, sampling)}
     del engine
     made = asyncio.run(score_all(subject, [(asked[i][0], text) for i, text in answers.items()]))
-    dumped = dump(source)
     pairs = [(text, result, found_in(dumped, *asked[i]))
              for (i, text), result in zip(answers.items(), made, strict=True)]  # fmt: skip
     return summary(source, config, pairs, total, bool(dumped))

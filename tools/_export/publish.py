@@ -78,7 +78,13 @@ class Hub:
 
         try:
             return request()
-        except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+        except (
+            HfHubHTTPError,
+            OfflineModeIsEnabled,
+            httpx.HTTPError,
+            OSError,
+            ValueError,
+        ) as error:
             why = " ".join(str(error).split())[:200]
             raise Mistake(
                 f"the hub ({self.api.endpoint}) did not take {self.repo}: {why}"
