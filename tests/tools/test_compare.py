@@ -311,6 +311,20 @@ def test_what_is_not_shared_or_not_graded_is_left_out_and_counted(tmp_path):
     assert [round(o.ungraded, 2) for o in found.parts.overall] == [0.33, 0.0]
 
 
+def test_a_masked_answer_of_a_run_is_not_wrong(tmp_path):
+    """verl's validation notes it with the score 0."""
+    run = tmp_path / "grpo"
+    for step, scores in ((0, [1.0, 0.0, 0.0, 1.0]), (5, [1.0, 1.0, 0.0, 0.0])):
+        validation(run, step, scores)
+    file = run / "validation/5.jsonl"
+    lines = [json.loads(line) | {"masked": 0.0} for line in file.read_text().splitlines()]
+    lines[3]["masked"] = 1.0
+    write(file, lines)
+    found = compared(run)
+    assert found.pairs.ungraded == 1 and found.compared[0].lost == 0
+    assert found.parts.overall[1].ungraded == 0.25
+
+
 def test_clusters_and_categories(sides, capsys):
     one, two, out = sides
     found = compared(one, two, options=Options(by="db_id", cluster="db_id"))
