@@ -18,6 +18,7 @@ import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from chat_server import ChatServer
 from helpers import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
@@ -279,6 +280,38 @@ def test_a_reward_that_raises_is_told_and_answers_are_kept(ask, tmp_path):
                                      "    return oops\n")  # fmt: skip
     code, out, _ = ask(score=f"reward={tmp_path / 'bad.py'}")
     assert code == 2 and "NameError: name 'oops' is not defined" in out.err
+
+
+def test_a_server_that_fails_keeps_what_it_has_answered(questions, tmp_path, capsys, monkeypatch):
+    """Behind the first answers it says 500 for good; up again, the rest is asked, and nothing twice."""
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    with ChatServer("even") as server:
+        given = [
+            server.url,
+            "--input",
+            str(questions),
+            "--output",
+            str(tmp_path / "s.csv"),
+            "hw=cpu",
+            "reward=length",
+        ]
+        assert evaluate.main([*given, "--rows", "2"]) == 0
+        assert len(server.payloads) == 2
+        server.status = 500
+        assert evaluate.main(given) == 2
+        told = capsys.readouterr().err
+        assert (
+            "500" in told
+            and "the same command goes on from there" in told
+            and "Traceback" not in told
+        )
+        server.status = 200
+        asked = len(server.payloads)
+        assert evaluate.main(given) == 0
+        assert [p["messages"][-1]["content"] for p in server.payloads[asked:]] == ["三"]
+        assert len({p["seed"] for p in server.payloads}) == 3
+    with open(tmp_path / "s.csv", encoding="utf-8-sig", newline="") as file:
+        assert [row["answer"] for row in csv.DictReader(file)] == ["even"] * 3
 
 
 def test_files_of_all_kinds(tmp_path):
