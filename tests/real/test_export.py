@@ -16,7 +16,7 @@ def test_what_verl_saved_is_exported(run, warm, tmp_path):
     """Merged from the shards alone, and the adapter; both answer held-out rows as the run did."""
     made = run("algo=grpo", "hw=cpu_x2", "lab.lora_rank=4", f"lab.model.path={warm.folder}", "trainer.save_freq=2",
                "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra]")  # fmt: skip
-    assert f"tools.export {made.folder}" in made.done.stdout or "tools.export" in made.done.stdout
+    assert "tools.export" in made.done.stdout
     whole, adapter = tmp_path / "whole", tmp_path / "adapter"
     assert main([str(made.folder), "--to", str(whole), "--check-rows", "16"]) == 0
     assert main([str(made.folder), "--to", str(adapter), "--adapter", "--check-rows", "0"]) == 0
@@ -30,7 +30,7 @@ def test_what_verl_saved_is_exported(run, warm, tmp_path):
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.inference_mode():
         one = AutoModelForCausalLM.from_pretrained(whole)(input_ids=ids).logits
-        other = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)(
-            input_ids=ids
-        ).logits
+        # verl's config.json says bfloat16, whatever the weights are
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        other = PeftModel.from_pretrained(model, adapter)(input_ids=ids).logits
     assert (one - other).abs().max() < 1e-4

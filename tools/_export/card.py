@@ -107,6 +107,7 @@ def record(
         "what": "LoRA adapter (PEFT)" if adapter else "weights (safetensors)",
         "architecture": source.architecture,
         "dtype": dtype,
+        "base_dtype": str(source.dtype).removeprefix("torch."),  # that the run computed in
         "run": shown(source.at.run),
         "name": (source.config.get("lab") or {}).get("name"),
         "step": source.at.step,
@@ -190,7 +191,14 @@ def card(name: str, about: dict, agreement: Agreement, generates: bool) -> str:
               f"Compared with {agreement.compared_with}, in fp32, on {agreement.prompts} prompts"
               f" ({about['logits']['prompts_from']}): {agreement.text()}.", ""]  # fmt: skip
     lines += ["## Held-out rows", "", *held_out_lines(about["held_out"]), ""]
-    lines += ["## Use", "", "```python", *usage(name, auto, adapter, generates), "```", ""]
+    lines += [
+        "## Use",
+        "",
+        "```python",
+        *usage(name, about["base_dtype"], auto, adapter, generates),
+        "```",
+        "",
+    ]
     lines += ["`export.json` has all settings, the versions, and the SHA-256 of each file.", ""]
     return "\n".join(lines)
 
@@ -273,7 +281,7 @@ def held_out_lines(found: dict) -> list[str]:
     return lines
 
 
-def usage(name: str, auto: str, adapter: bool, generates: bool) -> list[str]:
+def usage(name: str, dtype: str, auto: str, adapter: bool, generates: bool) -> list[str]:
     """Code that loads it."""
     if adapter:
         more = "" if generates else ", num_labels=1"
@@ -281,7 +289,8 @@ def usage(name: str, auto: str, adapter: bool, generates: bool) -> list[str]:
             "from peft import PeftConfig, PeftModel",
             f"from transformers import {auto}, AutoTokenizer",
             f'base = PeftConfig.from_pretrained("{name}").base_model_name_or_path',
-            f'model = PeftModel.from_pretrained({auto}.from_pretrained(base{more}), "{name}")',
+            f'base = {auto}.from_pretrained(base, dtype="{dtype}"{more})',
+            f'model = PeftModel.from_pretrained(base, "{name}")',
             f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
         ]
     if generates:

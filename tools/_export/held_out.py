@@ -45,6 +45,11 @@ def template_of(source: Source) -> dict:
     return dict((source.config.get("data") or {}).get("apply_chat_template_kwargs") or {})
 
 
+def dtype_of(source: Source) -> str:
+    """The checkpoint's, by its name."""
+    return str(source.dtype).removeprefix("torch.")
+
+
 def validation_rows(source: Source, count: int, seed: int = 0) -> tuple[list[dict], int]:
     """A sample of the run's validation rows, in their order, and how many there are; none if the file is gone."""
     files = (source.config.get("data") or {}).get("val_files") or []
@@ -115,6 +120,8 @@ def scores(source: Source, folder: Path, tokenizer, count: int) -> dict:
     if not asked:
         return EMPTY | {"why": "the validation file is gone, or has no rows that are short enough"}
     settings = Settings(
+        # an adapter fits its base as the run had it; the base's config.json may name another dtype
+        dtype=dtype_of(source) if (folder / ADAPTER).is_file() else "auto",
         template_kwargs=template_of(source),
         trust_remote_code=source.trusted,
         context=data.max_prompt_length + data.max_response_length,
@@ -255,5 +262,7 @@ def loaded(made, folder: Path, source: Source):
         return made.from_pretrained(folder, trust_remote_code=source.trusted).eval()
     from peft import PeftModel
 
-    base = made.from_pretrained(base_folder(source), trust_remote_code=source.trusted)
+    base = made.from_pretrained(
+        base_folder(source), dtype=source.dtype, trust_remote_code=source.trusted
+    )
     return PeftModel.from_pretrained(base, folder).eval()
