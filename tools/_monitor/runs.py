@@ -270,6 +270,7 @@ class Runs:
     """
 
     def __init__(self, roots: dict[str, Path]):
+        self.said = [str(root) for root in roots.values()]
         self.roots = {name: root.resolve() for name, root in roots.items()}
         self.runs: dict[str, Run] = {}
         self.lock = threading.RLock()

@@ -89,7 +89,7 @@ class Monitor:
             found = [run.summary(now) for run in self.runs.runs.values()]
         found.sort(key=lambda run: (run["start"] or "", run["id"]), reverse=True)
         return {
-            "folders": [str(root) for root in self.runs.roots.values()],
+            "folders": self.runs.said,
             "looked": self.runs.looked,
             "now": now,
             "runs": found,
