@@ -117,7 +117,7 @@ def evaluate(words: Words, folder: Path, args: argparse.Namespace) -> int:
         return 130
     if status:
         return status
-    answered = {one.name: one for one in read(file)}
+    answered = {one.model: one for one in read(file)}
     for place, said in words.models.items():
         [side] = words.sides[place]
         side.rows, side.source = answered[said].rows, file

@@ -34,7 +34,7 @@ from tools._evaluate.rows import Columns, Row, rows_of
 from tools._evaluate.scoring import Scorer
 from tools._evaluate.store import Store
 from tools._models.engine import ENGINES, Asked, Engine, Sampling, open_engine
-from tools._models.naming import URLS, Model, find
+from tools._models.naming import URLS, Model, find, short_names
 
 SAMPLED = 0.7  # temperature, where several answers are asked for
 FOLDER = Path("outputs/evaluate")
@@ -177,6 +177,8 @@ def known_rows(work: Evaluation) -> int | None:
 
 def tables_of(found: dict) -> list[write.Table]:
     """The figures as tables."""
+    short = short_names(list(found))
+    found = {short[model]: figures for model, figures in found.items()}
     models = list(found)
     everything = {model: found[model][summary.EVERYTHING] for model in models}
     made = []

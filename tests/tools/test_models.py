@@ -10,7 +10,7 @@ from chat_server import ChatServer
 
 from preflight.mistakes import Mistake
 from tools._models.engine import TOO_LONG, Answer, Asked, Sampling, Settings, open_engine, until
-from tools._models.naming import find
+from tools._models.naming import find, short_names
 
 PROMPTS = [[{"role": "user", "content": "word " * n}] for n in (1, 40, 3, 17, 90)]
 
@@ -415,3 +415,18 @@ def test_vllm_says_what_transformers_says(engine, tiny_model):
     stream.close()  # as Ctrl-C does
     assert shown(batch(vllm, sampling)) == expected
     vllm.close()
+
+
+@pytest.mark.parametrize(
+    "names, short",
+    [
+        (["/a/b/grpo", "/a/b/sft"], ["grpo", "sft"]),
+        (["/a/grpo/sft", "/b/ppo/sft"], ["grpo/sft", "ppo/sft"]),
+        (["outputs/grpo-tiny/2026-11-27_10-00-00"], ["grpo-tiny/2026-11-27_10-00-00"]),
+        (["run/checkpoints/3"], ["checkpoints/3"]),
+        (["tiny", "org/tiny"], ["tiny", "org/tiny"]),
+        (["3", "x/"], ["3", "x"]),
+    ],
+)
+def test_short_names_tell_models_apart(names, short):
+    assert list(short_names(names).values()) == short

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from preflight.mistakes import Mistake
+from tools._models.naming import short_names
 
 KINDS = (".jsonl", ".json", ".csv", ".parquet", ".xlsx")
 BESIDE = ".answers.jsonl"  # what tools.evaluate leaves beside a workbook
@@ -43,6 +44,7 @@ class Answers:
     source: Path
     rows: list[Answer]
     seeds: list[str] = field(default_factory=list)  # of a group: what its members are
+    model: str = ""  # as the evaluation names it
 
 
 def read(file: Path) -> list[Answers]:
@@ -58,7 +60,8 @@ def read(file: Path) -> list[Answers]:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Mistake(f"{file}, row {number}: neither an answer of tools.evaluate (prompt, answer, ground_truth)"
                           f" nor of a run's validation (input, output, gts): {error}") from None  # fmt: skip
-    return [Answers(name, file, answers) for name, answers in models.items()]
+    short = short_names(list(models))
+    return [Answers(short[name], file, answers, model=name) for name, answers in models.items()]
 
 
 def records(file: Path) -> list[dict]:

@@ -76,6 +76,23 @@ def find(said: str) -> Model:
     raise Mistake(unknown("model", said, (file.stem for file in (CONF / "model").glob("*.yaml"))))
 
 
+def short_names(names: list[str]) -> dict[str, str]:
+    """Each name with as few of its folders as tell it from the others; a time or a number is never alone."""
+
+    def short(name: str, depth: int) -> str:
+        parts = name.rstrip("/").split("/")
+        while depth < len(parts) and parts[-depth][:1].isdigit():
+            depth += 1
+        return "/".join(parts[-depth:])
+
+    most = max((name.count("/") + 1 for name in names), default=1)
+    for depth in range(1, most + 1):
+        found = {name: short(name, depth) for name in names}
+        if len(set(found.values())) == len(found):
+            return found
+    return {name: name for name in names}
+
+
 def conf(name: str) -> Path | None:
     """The file of conf/model that has this name."""
     file = CONF / "model" / f"{name}.yaml"
