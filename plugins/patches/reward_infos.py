@@ -13,10 +13,14 @@ class RewardInfos:
 
     def __init__(self):
         self.known: dict[str, dict] = {}  # by the sample's key
+        self.past = False  # they are of a step whose metrics are done
 
     def get(self, tq, keys: list[str], partition_id: str) -> list[dict]:
         """One dict a key; {} where no reward function was called."""
         if new := [key for key in keys if key not in self.known]:
+            if self.past:
+                self.known.clear()
+                self.past, new = False, list(keys)
             data = tq.kv_batch_get(
                 keys=new, partition_id=partition_id, select_fields=["extra_fields"]
             )
@@ -30,11 +34,12 @@ class RewardInfos:
         return [x for x, tag in zip(infos, batch.tags, strict=True) if "is_padding" not in tag]
 
     def forget(self) -> None:
-        """At the end of a step."""
-        self.known.clear()
+        """At the end of a step: its dump may still ask, and the next step begins anew."""
+        self.past = True
 
 
 INFOS = RewardInfos()
+WRITTEN = ("input", "output", "gts", "score", "step")  # verl's own columns of a dump
 
 
 def log_parts(trainer_base) -> None:
@@ -54,6 +59,38 @@ def log_parts(trainer_base) -> None:
         return compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch)
 
     trainer_base.PPOTrainer._compute_metrics = _compute_metrics
+
+
+def dump_parts(trainer_base) -> None:
+    """verl/trainer/ppo/v1/trainer_base.py:1297, _log_rollout_data: rollouts/STEP.jsonl has the score alone.
+
+    The dump of a validation has all parts of the reward (:1190), and so has this one then.
+    """
+    log = trainer_base.PPOTrainer._log_rollout_data
+
+    @functools.wraps(log)
+    def _log_rollout_data(self, batch, timing_raw, rollout_data_dir):
+        infos = INFOS.get(trainer_base.tq, batch.keys, batch.partition_id)
+        of_key = dict(zip(batch.keys, infos, strict=True))
+        parts = dict.fromkeys(part for info in infos for part in info)
+        dump = self._dump_generations
+
+        def with_parts(reward_extra_infos_dict, **rest):
+            keys = reward_extra_infos_dict["uid"]
+            columns = {
+                part: [of_key[key].get(part) for key in keys]
+                for part in parts
+                if part not in WRITTEN
+            }
+            dump(reward_extra_infos_dict=columns | reward_extra_infos_dict, **rest)
+
+        self._dump_generations = with_parts
+        try:
+            log(self, batch, timing_raw, rollout_data_dir)
+        finally:
+            del self._dump_generations
+
+    trainer_base.PPOTrainer._log_rollout_data = _log_rollout_data
 
 
 def refuse_masked_batch(trainer_base) -> None:

@@ -47,6 +47,7 @@ PATCHES: dict[str, list[Callable]] = {
     ],
     "verl.trainer.ppo.v1.trainer_base": [
         reward_infos.log_parts,  # reward/PART, reward/masked
+        reward_infos.dump_parts,  # the same for each answer in rollouts/STEP.jsonl
         reward_infos.refuse_masked_batch,  # a step without a graded answer says so
         reward_infos.leave_out_masked,  # validation without answers that could not be graded
         algos.gather_advantage_inputs,  # inputs of GDPO and OTB

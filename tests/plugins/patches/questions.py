@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -275,6 +276,7 @@ def a_step(estimator: str, infos=ANSWERS, padding=0, **algorithm):
     from verl.trainer.ppo.v1 import trainer_base
 
     trainer = verl_trainer.make(trainer_base, estimator, **algorithm)
+    infos = {f"{estimator}-{key}": info for key, info in infos.items()}  # of no other question's step
     batch = verl_trainer.answers(trainer, infos, padding)
     metrics = verl_trainer.step(trainer, batch)
     parts = {key: value for key, value in metrics.items() if key.startswith("reward/")}
@@ -284,6 +286,26 @@ def a_step(estimator: str, infos=ANSWERS, padding=0, **algorithm):
 
 def reward_parts():
     return a_step("grpo", padding=2)
+
+
+def dumped():
+    """The rows of rollouts/STEP.jsonl, reads of what the reward returned in that step, and what that was."""
+    import verl_trainer
+    from transformers import AutoTokenizer
+    from verl.trainer.ppo.v1 import trainer_base
+
+    trainer = verl_trainer.make(trainer_base, "grpo")
+    trainer.tokenizer = AutoTokenizer.from_pretrained(model_path)
+    returned = {f"dumped-{key}": info for key, info in ANSWERS.items()}
+    batch = verl_trainer.answers(trainer, returned)
+    verl_trainer.step(trainer, batch)
+    trainer._init_dump_executor()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer._log_rollout_data(batch, {}, folder)
+        trainer._shutdown_dump_executor()
+        rows = [json.loads(line) for line in (Path(folder) / "1.jsonl").open()]
+    reads = sum("extra_fields" in fields for fields in trainer.queue.reads)
+    return {"rows": rows, "reads": reads, "returned": returned}
 
 
 def nothing_graded():
@@ -343,7 +365,7 @@ QUESTIONS = [
     process_group, vllm, missing, value_model, value_models_name, value_models_adapter, saved_adapter,
     metrics_file, step_time, log_probs_float32, log_probs_bfloat16,
     log_probs_of_nothing, poll, sft_order, platform,
-    pinned_memory, server_methods, reward_parts, nothing_graded, gdpo, otb, remax, validation,
+    pinned_memory, server_methods, reward_parts, dumped, nothing_graded, gdpo, otb, remax, validation,
 ]  # fmt: skip
 
 

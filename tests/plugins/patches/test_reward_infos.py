@@ -26,6 +26,17 @@ def test_what_a_reward_returned_is_read_once_a_step(patched, question):
     assert patched[question]["reads"] == 1
 
 
+def test_verl_dumps_the_score_of_an_answer_alone(without, patched):
+    """A dump of ours has the parts of each answer, in the row of that answer, and costs no read of its own."""
+    verls, ours = without["dumped"]["rows"], patched["dumped"]
+    assert ours["reads"] == 1
+    assert [{k: row[k] for k in verls[0]} for row in ours["rows"]] == verls
+    assert not {"work", "band", "masked"} & verls[0].keys()
+    for row in ours["rows"]:
+        known = ours["returned"][row["uid"]]
+        assert {k: row[k] for k in known} == known
+
+
 def test_it_is_forgotten_at_the_end_of_a_step():
     read = []
 
@@ -45,8 +56,10 @@ def test_it_is_forgotten_at_the_end_of_a_step():
     assert [keys for keys, *_ in read] == [["a_0_0"], ["a_1_0", "pad_0_0"]]  # each once
     assert {tuple(fields) for *_, fields in read} == {("extra_fields",)}
     infos.forget()
-    infos.get(tq, ["a_0_0"], "train")
-    assert len(read) == 3
+    assert infos.get(tq, ["a_0_0"], "train") == [{"of": "a_0_0"}]  # the dump of the step
+    assert len(read) == 2
+    infos.get(tq, ["b_0_0", "a_0_0"], "train")
+    assert read[2][0] == ["b_0_0", "a_0_0"]
 
 
 def test_verl_does_not_say_that_nothing_could_be_graded(without, patched):
