@@ -1,14 +1,24 @@
 """Programs that a person runs."""
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from preflight import names
 from preflight.mistakes import Mistake
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        message = message.replace("the following arguments are required:", "missing:")
+        self.exit(2, f"error: {message} (see `{self.prog} --help`)\n")
 
 
 def guarded(run: Callable[[], int], *more: type[Exception]) -> int:

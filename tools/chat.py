@@ -24,7 +24,7 @@ from pathlib import Path
 from preflight import resolvers
 from preflight.mistakes import Mistake
 from preflight.names import split
-from tools import guarded
+from tools import Parser, guarded
 from tools._chat.commands import Commands, checked, help_text
 from tools._chat.rows import Rows
 from tools._chat.talk import Party, Talk, labels
@@ -157,7 +157,7 @@ def option(name: str):
 def main(argv: list[str]) -> int:
     """The command line; returns the exit status."""
     commands = textwrap.indent(help_text(), "    ")
-    parser = argparse.ArgumentParser(prog="python -m tools.chat", description=f"{__doc__}{commands}",
+    parser = Parser(prog="python -m tools.chat", description=f"{__doc__}{commands}",
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("words", nargs="+", metavar="MODEL | KEY=VALUE", help="see above")
     parser.add_argument("--with", dest="with_", action="append", default=[], metavar="MODEL",

@@ -13,7 +13,7 @@ import sys
 from preflight import names, resolvers
 from preflight.checks import DEFAULT, SLOW, Finding
 from preflight.preparation import Preparation
-from tools import guarded, plan
+from tools import Parser, guarded, plan
 
 WIDTH = 28  # of a check's name
 SHOWN_S = 1.0  # from here on, how long a check took is shown
@@ -49,7 +49,7 @@ def show(overrides: list[str]) -> int:
 
 def main(argv: list[str]) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tools.check", description=__doc__,
+    parser = Parser(prog="python -m tools.check", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for launch.py")
     args = parser.parse_args(argv)

@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from preflight.mistakes import Mistake
-from tools import guarded
+from tools import Parser, guarded
 from tools._compare import arguments, figures, page, plots, text
 from tools._compare.arguments import Words
 from tools._compare.figures import Comparison, Options
@@ -33,7 +33,7 @@ LONGEST = 60  # characters of a folder's name
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tools.compare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "sides",
         nargs="+",
-        metavar="A",
+        metavar="SIDE",
         help="file, run, group of seeds or model; KEY=VALUE for models",
     )
     parser.add_argument(

@@ -28,7 +28,7 @@ from pathlib import Path
 from launcher.results import PACKAGES, git_revision, version
 from preflight import resolvers, tables
 from preflight.mistakes import Mistake
-from tools import guarded
+from tools import Parser, guarded
 from tools._evaluate import settings, summary, write
 from tools._evaluate.rows import Columns, Row, rows_of
 from tools._evaluate.scoring import Scorer
@@ -278,7 +278,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def main(argv: list[str]) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tools.evaluate", description=__doc__,
+    parser = Parser(prog="python -m tools.evaluate", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("words", nargs="+", metavar="MODEL | KEY=VALUE", help="see above")
     parser.add_argument("--input", type=Path, help="questions: parquet, JSON, JSONL or CSV")

@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 
 from preflight.mistakes import Mistake
-from tools import guarded
+from tools import Parser, guarded
 
 DTYPES = ("float32", "bfloat16", "float16")
 WEIGHTS = (".safetensors", ".bin", ".pt", ".index.json", ".gguf")  # ends of what is made anew
@@ -28,10 +28,10 @@ RUN_ONLY = ("attn_implementation", "_attn_implementation", "torch_dtype")  # of 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.export", description=__doc__.splitlines()[0]
+    parser = Parser(prog="python -m tools.export", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "run", metavar="RUN", help="RUN, RUN@best, RUN@STEP, or the folder of a checkpoint"
     )
-    parser.add_argument("run", help="RUN, RUN@best, RUN@STEP, or the folder of a checkpoint")
     parser.add_argument(
         "--to", type=Path, required=True, metavar="FOLDER", help="it must not be there yet"
     )

@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 
 from preflight.mistakes import Mistake
-from tools import guarded
+from tools import Parser, guarded
 
 DEFAULT = ("outputs", "multirun")
 PORT = 7860
@@ -95,7 +95,7 @@ def serve(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tools.monitor", description=__doc__,
+    parser = Parser(prog="python -m tools.monitor", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument(
         "folder", type=Path, nargs="?", help="of a run, or of many (outputs/ and multirun/)"

@@ -26,6 +26,7 @@ from launcher.results import STAGE, EndedJob, jobs_table, next_commands
 from launcher.stages import finished
 from preflight import names, prepare, resolvers
 from preflight.mistakes import Mistake
+from tools import Parser
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 
@@ -135,7 +136,7 @@ def run(stages: list[Stage]) -> int:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tools.pipeline",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from preflight import tables
 from preflight.mistakes import Mistake
-from tools import _report_curves, guarded
+from tools import Parser, _report_curves, guarded
 from tools._compare import statistics
 from tools._compare.reading import Answers, lines, read, validations
 from tools._compare.text import between
@@ -238,10 +238,10 @@ def report(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.report", description=__doc__.splitlines()[0]
+    parser = Parser(prog="python -m tools.report", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "run", metavar="RUN", type=Path, help="a run's folder, or an evaluation's file"
     )
-    parser.add_argument("run", type=Path, help="a run's folder, or an evaluation's file")
     parser.add_argument("--examples", type=int, default=3, help="questions to show (%(default)s)")
     parser.add_argument(
         "--all", action="store_true", help="every part of the reward, with its standard deviation"

@@ -32,7 +32,7 @@ from preflight.checks.files import check_data_files
 from preflight.mistakes import Mistake
 from preflight.subject import Subject
 from rewards._rows import RowError, ground_truth_of, read_rows
-from tools import _lab_answers, _lab_page, guarded
+from tools import Parser, _lab_answers, _lab_page, guarded
 from tools._lab_attacks import ATTACKS, FREE, words_of
 from tools._lab_page import scores
 
@@ -178,7 +178,7 @@ def judge(
 
 def main(argv: list[str]) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tools.reward_lab", description=__doc__,
+    parser = Parser(prog="python -m tools.reward_lab", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for launch.py")
     parser.add_argument("--rows", type=int, default=64, help="of the validation file (%(default)s)")
