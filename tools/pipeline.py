@@ -76,7 +76,7 @@ class Stage:
         begun = (self.folder / "resolved.yaml").exists()
         where = f"resume={self.folder}" if begun else f"hydra.run.dir={self.folder}"
         model = [f"lab.model.path={policy}"] if policy else []
-        command = [sys.executable, LAUNCH, *self.overrides, *model, where]
+        command = [sys.executable, str(LAUNCH), *self.overrides, *model, where]
         process = subprocess.Popen(command, env=os.environ | {STAGE: "1"})
         while True:
             try:
