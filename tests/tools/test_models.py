@@ -89,9 +89,14 @@ def test_an_adapter(tmp_path):
     assert (model.kind, model.base, model.tokenizer) == ("adapter", "org/base", "org/base")
     (tmp_path / "tokenizer_config.json").write_text("{}")
     assert find(str(tmp_path)).tokenizer == str(tmp_path)
-    config.write_text("{}")
-    with pytest.raises(Mistake, match="base_model_name_or_path"):
-        find(str(tmp_path))
+    for told in (
+        "{}",
+        '{"base_model_name_or_path": "/gone/base"}',
+        '{"base_model_name_or_path": "data/gone"}',
+    ):
+        config.write_text(told)
+        with pytest.raises(Mistake, match="base_model_name_or_path"):
+            find(str(tmp_path))
     config.write_text("{")
     with pytest.raises(Mistake, match="is broken"):
         find(str(tmp_path))
@@ -123,6 +128,17 @@ def test_what_stands_for_no_model(said, message):
 def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(Mistake, match="is no model"):
         find(str(tmp_path))
+    (tmp_path / "m.gguf").touch()
+    with pytest.raises(Mistake, match=r"llama-server -m .*/m\.gguf"):
+        find(str(tmp_path))
+    (tmp_path / "m.gguf").unlink()
+    (tmp_path / "time" / "grpo").mkdir(parents=True)
+    (tmp_path / "time" / "grpo" / "resolved.yaml").touch()
+    with pytest.raises(Mistake, match=f"has runs in it. Name one: {tmp_path}/time/grpo$"):
+        find(str(tmp_path))
+    (tmp_path / "rows.csv").touch()
+    with pytest.raises(Mistake, match="is a file, not a model's folder"):
+        find(str(tmp_path / "rows.csv"))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(Mistake, match="no weights"):
         find(str(tmp_path))
@@ -298,6 +314,23 @@ def test_half_a_checkpoint(tiny_model, tmp_path):
         open_engine(find(str(folder)), Settings(), "transformers")
 
 
+def test_a_model_that_scores_is_not_asked(tiny_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    for name in ("Qwen2ForSequenceClassification", "Qwen2ForTokenClassification"):
+        (folder / "config.json").write_text(json.dumps(config | {"architectures": [name]}))
+        with pytest.raises(Mistake, match="scores answers"):
+            open_engine(find(str(folder)), Settings(), "transformers")
+
+
+def test_a_model_without_its_tokenizer(tiny_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(Mistake, match="no tokenizer"):
+        open_engine(find(str(folder)), Settings(), "transformers")
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 @pytest.mark.parametrize(
     ("text", "said"),
@@ -370,6 +403,21 @@ def test_a_server_that_fails(server, status, said, monkeypatch):
             ask()
         assert "sk-of-a-person" not in str(raised.value)
     assert server.headers[0]["Authorization"] == "Bearer sk-of-a-person"
+
+
+@pytest.mark.parametrize("reply", [b"{", b"[1]", b"<html>", b'{"choices": null}', b'{"choices": "ab"}', b'{"choices": [{}]}',
+                                   b'{"choices": [{"message": {"content": 5}}]}'])  # fmt: skip
+def test_a_reply_that_is_no_answer(server, reply):
+    engine = open_engine(find(server.url), Settings(retries=0))
+    server.reply = reply
+    with pytest.raises(Mistake, match=r"127\.0\.0\.1.* replied with"):
+        batch(engine, Sampling())
+
+
+def test_a_reply_with_no_count_and_half_a_character(server):
+    engine = open_engine(find(server.url), Settings())
+    server.reply = b'{"choices": [{"message": {"content": "a\\ud800"}}], "usage": {}}'
+    assert batch(engine, Sampling(), PROMPTS[:1]) == [[Answer("a?", 0, "stop")]]
 
 
 def test_a_server_without_models(server):

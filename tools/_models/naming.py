@@ -64,12 +64,16 @@ def find(said: str) -> Model:
         return local(said, folder.absolute())
     if file := conf(said):
         path = yaml.safe_load(file.read_text())["path"]
-        if HUB_ID.fullmatch(path) and not path.startswith("data/"):
+        if is_hub_id(path):
             return Model(said, "hub", path)
         if not Path(path).is_dir():
             raise Mistake(f"model={said} is not there yet: python -m data_prep {Path(path).name}")
         return local(said, Path(path).absolute())
-    if HUB_ID.fullmatch(said) and not said.startswith(("data/", "outputs/", "multirun/")):
+    if folder.is_file():
+        raise Mistake(
+            f"{said} is a file, not a model's folder. A file of questions: --input {said}"
+        )
+    if is_hub_id(said):
         return Model(said, "hub", said)
     if "/" in said:
         raise Mistake(f"no model {said}: no such folder")
@@ -93,6 +97,12 @@ def short_names(names: list[str]) -> dict[str, str]:
     return {name: name for name in names}
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name that is no folder may be one of the hub's."""
+    here = ("data/", "outputs/", "multirun/")
+    return bool(HUB_ID.fullmatch(name)) and not name.startswith(here)
+
+
 def conf(name: str) -> Path | None:
     """The file of conf/model that has this name."""
     file = CONF / "model" / f"{name}.yaml"
@@ -105,8 +115,19 @@ def local(said: str, folder: Path) -> Model:
         base = told(folder / ADAPTER).get("base_model_name_or_path")
         if not base:
             raise Mistake(f"{folder / ADAPTER} names no base model (base_model_name_or_path)")
+        if "/" in base and not Path(base).is_dir() and not is_hub_id(base):
+            raise Mistake(f"{said} is an adapter of {base}, which is not there (base_model_name_or_path in"
+                          f" {folder / ADAPTER})")  # fmt: skip
         return Model(said, "adapter", str(folder), base=base)
+    if not (folder / "config.json").is_file() and (file := next(folder.glob("*.gguf"), None)):
+        raise Mistake(f"{said} holds {file.name}, which llama.cpp reads: start its server (llama-server -m {file}), and"
+                      " name its address, http://localhost:8080/v1")  # fmt: skip
     if not (folder / "config.json").is_file():
+        if runs := sorted(
+            file.parent for depth in ("*", "*/*") for file in folder.glob(f"{depth}/resolved.yaml")
+        ):
+            raise Mistake(f"{said} is no run, but has runs in it. Name one: "
+                          + ", ".join(str(Path(said) / run.relative_to(folder)) for run in runs[-6:]))  # fmt: skip
         raise Mistake(f"{said} is no model: neither a run's folder (resolved.yaml), nor weights (config.json), nor an"
                       f" adapter ({ADAPTER})")  # fmt: skip
     if not has_weights(folder):
