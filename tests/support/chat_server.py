@@ -22,6 +22,7 @@ class ChatServer:
         failures: how many replies are 503 before one is good.
         holds: a stream waits behind its first piece for as long as this is true.
         models: what it lists.
+        reply: the bytes of a reply to a question without a stream; None: an answer.
     """
 
     def __init__(self, *pieces: str, reasoning: str = "", finish: str = "stop"):
@@ -29,6 +30,7 @@ class ChatServer:
         self.status, self.broken, self.failures = 200, None, 0
         self.holds = False
         self.models = [MODEL]
+        self.reply: bytes | None = None
         self.payloads: list[dict] = []
         self.headers: list[dict] = []
 
@@ -48,6 +50,8 @@ class ChatServer:
             return web.json_response({"error": {"message": "busy"}}, status=503)
         if self.status != 200:
             return web.json_response({"error": {"message": "no luck"}}, status=self.status)
+        if self.reply is not None:
+            return web.Response(body=self.reply, content_type="application/json")
         if not payload.get("stream"):
             message = {"role": "assistant", "content": "".join(self.pieces)}
             choice = {"index": 0, "message": message, "finish_reason": self.finish}

@@ -102,6 +102,13 @@ def test_an_adapter(tmp_path):
         find(str(tmp_path))
 
 
+def test_the_folder_of_a_runs_checkpoints_stands_for_the_run(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "resolved.yaml").touch()
+    with pytest.raises(Mistake, match=f"^{tmp_path} has no checkpoint: it saves"):
+        find(f"{tmp_path}/checkpoints/")
+
+
 def test_a_hub_id_a_name_and_a_server():
     assert find("Qwen/Qwen2.5-0.5B").kind == "hub"
     assert find("qwen2_5_0_5b").kind == "hub"
@@ -405,8 +412,18 @@ def test_a_server_that_fails(server, status, said, monkeypatch):
     assert server.headers[0]["Authorization"] == "Bearer sk-of-a-person"
 
 
-@pytest.mark.parametrize("reply", [b"{", b"[1]", b"<html>", b'{"choices": null}', b'{"choices": "ab"}', b'{"choices": [{}]}',
-                                   b'{"choices": [{"message": {"content": 5}}]}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"{",
+        b"[1]",
+        b"<html>",
+        b'{"choices": null}',
+        b'{"choices": "ab"}',
+        b'{"choices": [{}]}',
+        b'{"choices": [{"message": {"content": 5}}]}',
+    ],
+)
 def test_a_reply_that_is_no_answer(server, reply):
     engine = open_engine(find(server.url), Settings(retries=0))
     server.reply = reply

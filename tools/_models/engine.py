@@ -26,6 +26,10 @@ STOPS = {
     "chatml": ("<|im_end|>",),
     "llama": ("<|eot_id|>",),
 }  # a tokenizer may not know these as an end
+SCORING = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+)  # ends of classes without a head for tokens
 TOO_LONG = "prompt_too_long"
 
 
@@ -181,6 +185,10 @@ def load_tokenizer(model: Model, settings: Settings):
     except Exception as error:  # whatever a broken folder, or no network, makes transformers raise
         where = "there is no such folder here, and as a hub id: " if model.kind == "hub" else ""
         raise Mistake(f"no tokenizer for {model.said}: {where}{reason(error)}") from None
+    if not tokenizer("a", add_special_tokens=False)[
+        "input_ids"
+    ]:  # made of a folder without its files
+        raise Mistake(f"no tokenizer for {model.said}: tokenizer.json is missing")
     if settings.template:
         tokenizer.chat_template = template_of(settings.template)
     if not tokenizer.chat_template:
@@ -199,6 +207,11 @@ def positions(model: Model, settings: Settings) -> int | None:
         )
     except Exception as error:
         raise Mistake(f"{model.said} can't be loaded: {reason(error)}") from None
+    name = next(iter(config.architectures or []), "")
+    if name.endswith(SCORING):
+        raise Mistake(
+            f"{model.said} scores answers ({name}), and writes none: name a model that answers"
+        )
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 

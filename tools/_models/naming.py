@@ -14,7 +14,7 @@ from typing import Literal
 
 import yaml
 
-from launcher.checkpoints import NoCheckpoint, checkpoint
+from launcher.checkpoints import CONFIG, NoCheckpoint, checkpoint
 from preflight.mistakes import Mistake, unknown
 from preflight.names import CONF
 from preflight.resolvers import HUB_ID
@@ -123,11 +123,11 @@ def local(said: str, folder: Path) -> Model:
         raise Mistake(f"{said} holds {file.name}, which llama.cpp reads: start its server (llama-server -m {file}), and"
                       " name its address, http://localhost:8080/v1")  # fmt: skip
     if not (folder / "config.json").is_file():
-        if runs := sorted(
-            file.parent for depth in ("*", "*/*") for file in folder.glob(f"{depth}/resolved.yaml")
-        ):
-            raise Mistake(f"{said} is no run, but has runs in it. Name one: "
-                          + ", ".join(str(Path(said) / run.relative_to(folder)) for run in runs[-6:]))  # fmt: skip
+        depths = ("*", "*/*", "*/*/*")
+        runs = [run for depth in depths for run in sorted(folder.glob(f"{depth}/{CONFIG}"))]
+        if runs:
+            names = (str(Path(said) / run.parent.relative_to(folder)) for run in runs[-6:])
+            raise Mistake(f"{said} is no run, but has runs in it. Name one: {', '.join(names)}")
         raise Mistake(f"{said} is no model: neither a run's folder (resolved.yaml), nor weights (config.json), nor an"
                       f" adapter ({ADAPTER})")  # fmt: skip
     if not has_weights(folder):

@@ -14,7 +14,13 @@ from tools._models.naming import Model
 
 KEY = "OPENAI_API_KEY"
 TIMEOUT_S = 600.0
+FAULTS = (openai.OpenAIError, httpx.HTTPError, ValueError)  # ValueError: no JSON
 REASONING = ("reasoning", "reasoning_content")  # where servers put it
+
+
+def whole(text: str | None) -> str:
+    """A reply's text; half of a surrogate pair, which JSON can say and no file can hold, is a question mark."""
+    return "" if text is None else str.encode(text, errors="replace").decode()
 
 
 class Server(Engine):
@@ -34,7 +40,7 @@ class Server(Engine):
         self.client = openai.OpenAI(**self.options)
         try:
             self.served = model.name or self.client.models.list().data[0].id
-        except openai.OpenAIError as error:
+        except FAULTS as error:
             raise Mistake(self.told(error)) from None
         except (IndexError, AttributeError, TypeError):
             raise Mistake(f"{model.path} lists no models: name one, {model.path}#NAME") from None
@@ -43,10 +49,18 @@ class Server(Engine):
         """What a server's error means, as one line; no key is in it."""
         if isinstance(error, openai.AuthenticationError):
             return f"{self.model.path} does not accept the key: put it into ${KEY}"
+        if isinstance(error, openai.APITimeoutError):
+            return f"{self.model.path} gave no answer within {TIMEOUT_S:.0f} s"
+        if isinstance(error, openai.NotFoundError):
+            return (
+                f"{self.model.path} answered 404: {reason(error)}. Does its address end with /v1?"
+            )
         if isinstance(error, openai.APIConnectionError):
             return f"{self.model.path} can't be reached. Is the server up, and does its address end with /v1?"
         if isinstance(error, openai.APIStatusError):
             return f"{self.model.path} answered {error.status_code}: {reason(error)}"
+        if isinstance(error, ValueError):
+            return f"{self.model.path} replied with something that is no JSON: {reason(error)}"
         return f"{self.model.path}: {reason(error)}"
 
     def request(self, messages: list[dict], sampling: Sampling, seed: int) -> dict[str, Any]:
@@ -83,7 +97,7 @@ class Server(Engine):
                     one = tasks.pop(task)
                     try:
                         made = task.result()
-                    except openai.OpenAIError as error:
+                    except FAULTS as error:
                         raise Mistake(self.told(error)) from None
                     yield one, made
         finally:
@@ -113,12 +127,15 @@ class Server(Engine):
             if "context length" in str(error) or "too long" in str(error):
                 return Answer("", 0, TOO_LONG)
             raise
-        if not getattr(reply, "choices", None):
-            raise Mistake(f"{self.model.path} replied without an answer: {str(reply)[:200]}")
-        choice = reply.choices[0]
-        tokens = reply.usage.completion_tokens if reply.usage else 0
-        finish = "length" if choice.finish_reason == "length" else "stop"
-        return Answer(choice.message.content or "", tokens, finish)
+        try:
+            choice = reply.choices[0]
+            text = whole(choice.message.content)
+        except (AttributeError, IndexError, TypeError):  # the library checks nothing of a reply
+            raise Mistake(
+                f"{self.model.path} replied without an answer: {str(reply)[:200]}"
+            ) from None
+        tokens = getattr(reply.usage, "completion_tokens", None) or 0
+        return Answer(text, tokens, "length" if choice.finish_reason == "length" else "stop")
 
     def stream(
         self, messages: list[dict], sampling: Sampling, seed: int = 0
@@ -155,13 +172,13 @@ class Server(Engine):
                         ),
                         "",
                     )
-                    text = choice.delta.content or ""
+                    text = whole(choice.delta.content)
                     if thought and not thinks:
                         thought, thinks = f"<think>{thought}", True
                     elif text and thinks:
                         text, thinks = f"</think>\n\n{text}", False
                     yield thought + text, int(bool(thought or text)), choice.finish_reason
-        except (openai.OpenAIError, httpx.HTTPError, ValueError) as error:  # ValueError: no JSON
+        except (*FAULTS, AttributeError, TypeError) as error:
             raise Mistake(self.told(error)) from None
 
     def close(self) -> None:
