@@ -13,12 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from launcher.progress import VALIDATION, pick, read_metrics
-from preflight.names import ROOT
 from tools._compare import statistics
 from tools._compare.arguments import is_setting, labels, understood
 from tools._compare.figures import Options, compare
-from tools._compare.reading import read, validations
+from tools._compare.reading import read
 from tools.compare import main
 
 SIMULATIONS = 2000  # a share of 5 % has a standard error of 0.5 %
@@ -423,20 +421,6 @@ def test_answers_are_text_on_the_page(sides):
     page = (out / "compare.html").read_text()
     assert "<script" not in page and "<img" not in page and "&lt;script&gt;" in page
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)  # self-contained
-
-
-def test_the_demos_run(tmp_path, capsys):
-    """Real validations; the mean is the metric that the run itself noted."""
-    runs = sorted(r for r in (ROOT / "outputs/demo").glob("*/grpo") if len(validations(r)) > 1)
-    if not runs:
-        pytest.skip("no run of the demo in outputs/demo: make demo")
-    found = compared(runs[-1])
-    steps = [int(name.rpartition("@")[2]) for name in found.names]
-    noted = [pick(read_metrics(runs[-1] / "metrics.jsonl")[step], VALIDATION) for step in steps]
-    assert [m.value for m in found.means] == pytest.approx(noted, abs=1e-6)
-    assert found.compared[0].apart and "is better by" in found.verdicts[0]
-    assert main([str(runs[-1]), "--out", str(tmp_path / "out")]) == 0
-    assert found.verdicts[0] in capsys.readouterr().out
 
 
 # --- models
