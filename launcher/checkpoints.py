@@ -60,12 +60,14 @@ def checkpoint(name: str) -> Checkpoint | None:
     """The checkpoint that a name stands for; None if it names no run's. Raises NoCheckpoint.
 
     Args:
-        name: RUN, RUN@last, RUN@best, RUN@STEP, or a folder below RUN/checkpoints, or RUN/best_model.
+        name: RUN, RUN@last, RUN@best, RUN@STEP, RUN/checkpoints or a folder below it, or RUN/best_model.
     """
     path, at, which = name.rpartition("@")
     if not at or Path(name).expanduser().exists():
         path, which = name, "last"
     run = Path(path).expanduser()
+    if run.name == "checkpoints" and (run.parent / CONFIG).is_file():
+        run = run.parent
     if not (run / CONFIG).is_file():
         return inside(run)
     if which == "best":

@@ -270,6 +270,8 @@ def evaluate(args: argparse.Namespace) -> int:
     write.write(write.View(store, names, made, record))
     for table in made:
         print(f"\n{table.title}\n\n{tables.text(table.heads, table.rows)}")
+    if not rewards:
+        print("\nno reward was named, so no answer is scored: reward=NAME, such as reward=exact")
     print(
         f"\n{work.output}" + ("" if work.output == store.file else f"\nas JSON lines: {store.file}")
     )

@@ -184,7 +184,8 @@ def breakage(name: str, run: Path, step: Path) -> str:
         case "another step":
             return f"{run}@7"
         case "no run":
-            return f"{run}/checkpoints"
+            (run / "logs").mkdir()
+            return f"{run}/logs"
         case "nothing":
             return f"{run}/typo"
         case "all shards are missing":
@@ -221,6 +222,7 @@ def breakage(name: str, run: Path, step: Path) -> str:
 def test_half_a_checkpoint(tiny_model, tmp_path, capsys, name, told):
     run = tmp_path / "run"
     asked = breakage(name, run, save_run(run, full(tiny_model), tiny_model, 2))
+    capsys.readouterr()  # the bar of transformers, if nothing was loaded before
     assert main([asked, "--to", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and told in said and said.count("\n") == 1
