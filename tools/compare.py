@@ -82,6 +82,9 @@ def run(args: argparse.Namespace) -> int:
             "a comparison needs two sides: two files, two runs, or a run with two validations"
         )
     names = arguments.labels(sides)
+    same = [(s.name, s.model, s.source.expanduser().resolve()) for s in sides if not s.seeds]
+    if twice := next((name for name, *rest in same if same.count((name, *rest)) > 1), None):
+        raise Mistake(f"{twice} is named twice, and would be compared with itself")
     folder = own(args.out or FOLDER / folder_name(names))
     if words.models and (status := evaluate(words, folder, args)):
         return status

@@ -201,6 +201,14 @@ def test_the_order_of_the_sides_and_the_same_side_twice(sides):
     )
 
 
+def test_a_side_is_not_compared_with_itself(sides, capsys):
+    one, _, out = sides
+    assert main([one, one, "--out", str(out)]) == 2 and not out.exists()
+    assert (
+        capsys.readouterr().err == "error: old is named twice, and would be compared with itself\n"
+    )
+
+
 def test_no_difference_says_what_these_rows_could_show(tmp_path):
     one = write(tmp_path / "a.jsonl", rows([float(i % 2) for i in range(100)], "a"))
     two = write(tmp_path / "b.jsonl", rows([float(i % 2 or i < 6) for i in range(100)], "b"))
@@ -508,7 +516,7 @@ def test_models_are_evaluated_first(tmp_path, capfd):
         (["{}/run@7", "{}/a.jsonl"], "no validation of step '7'. There is: 3"),
         (["{}/nothing", "{}/a.jsonl"], "no validations"),
         (["{}/a.jsonl", "x={}/none_*"], "nothing is called"),
-        (["{}/a.jsonl", "{}/a.jsonl", "--metric", "beauty"], "no answer has a number 'beauty'. There is: acc"),
+        (["{}/a.jsonl", "b={}/a.jsonl", "--metric", "beauty"], "no answer has a number 'beauty'. There is: acc"),
         (["{}/a.jsonl", "{}/plain.jsonl"], "no score in common"),
     ],
 )  # fmt: skip
