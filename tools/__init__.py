@@ -29,6 +29,9 @@ def guarded(run: Callable[[], int], *more: type[Exception]) -> int:
     except BrokenPipeError:  # `... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {names.explain(error)}", file=sys.stderr)
     except kinds as error:

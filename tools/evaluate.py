@@ -78,7 +78,7 @@ class Evaluation:
         self.columns = Columns(args.prompt, args.truth, args.system)
         next(rows_of(self.files, self.columns))  # the first row says whether the others can be read
         self.output = args.output or self.default_output()
-        write.check(self.output)
+        write.check(self.output, self.files)
 
     def input(self, run: Path | None) -> list[Path]:
         """The files with the questions."""
@@ -245,9 +245,9 @@ def evaluate(args: argparse.Namespace) -> int:
     try:
         for model in work.models:
             ask(work, model, store)
-    except (Mistake, KeyboardInterrupt) as stop:
+    except (Mistake, OSError, KeyboardInterrupt) as stop:
         held = f"{store.rows} questions are answered, in {store.file}: the same command goes on from there"
-        if isinstance(stop, Mistake):
+        if not isinstance(stop, KeyboardInterrupt):  # OSError: a full disk
             raise Mistake(f"{stop}\n{held}" if store.rows else str(stop)) from None
         print(f"\nstopped; {held if store.rows else 'nothing was answered yet'}", file=sys.stderr)
         return 130

@@ -24,10 +24,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preflight.mistakes import Mistake
+from preflight.subject import Subject
 from tools import evaluate
+from tools._evaluate import settings, write
 from tools._evaluate.rows import Columns, rows_of
+from tools._evaluate.scoring import Scorer
 from tools._evaluate.store import FIXED, Store
 from tools._evaluate.summary import Moments, majority, of_several, pass_at, summarize
+from tools._models.engine import Answer
 
 REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, bonus=0.0):
@@ -275,6 +279,77 @@ def test_an_output_that_nobody_can_write(ask, output):
     assert code == 2 and "error:" in out.err and "Traceback" not in out.err
 
 
+def test_an_output_does_not_take_the_place_of_the_questions(ask, questions, tmp_path):
+    before = questions.read_text()
+    for name, output in (("r.answers.jsonl", "r.xlsx"), ("r.jsonl", "r.jsonl")):
+        file = tmp_path / name
+        file.write_text(before)
+        code, out, _ = ask("--force", file=file, output=output)
+        assert code == 2 and "take the place of the questions" in out.err
+        assert file.read_text() == before
+    (tmp_path / "folder.jsonl").mkdir()
+    code, out, _ = ask(output="folder.jsonl")
+    assert code == 2 and "is a folder" in out.err
+
+
+ODD = [
+    "\x00\x1b[31m", "😀" * 20000, "x" * 40000, "=cmd|' /C calc'!A0", "\uffff\ufffe", "\ud83d", "a\r\nb",
+    "\u202e</script>",
+]  # fmt: skip
+ODD_REWARD = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    nested = [{"x": float("nan")}]
+    return {"score": 1, "big": 10**30, "huge": 10**400, "nested": nested, "kind": solution_str[:9], "=h": "\\ud800"}
+"""
+
+
+def test_odd_answers_in_every_kind_of_file(tmp_path):
+    file = tmp_path / "odd.py"
+    file.write_text(ODD_REWARD)
+    view = store_of(tmp_path / "r.jsonl", ODD, file)
+    for kind in (".xlsx", ".csv", ".parquet", ".html"):
+        view.store.output = tmp_path / f"r{kind}"
+        write.write(view)
+    book = openpyxl.load_workbook(tmp_path / "r.xlsx")
+    cells = [cell for row in book["answers"].iter_rows(min_row=2) for cell in row]
+    texts = [cell.value for cell in cells if isinstance(cell.value, str)]
+    assert not [cell for cell in cells if cell.data_type in "fe"]
+    assert max(len(text.encode("utf-16-le")) for text in texts) <= 2 * 32767
+    with open(tmp_path / "r.csv", encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(ODD) and rows[3]["answer"] == f"'{ODD[3]}" and "'=h" in rows[0]
+    table = pq.read_table(tmp_path / "r.parquet").to_pylist()
+    assert [row["answer"] for row in table] == [text.replace("\ud83d", "?") for text in ODD]
+    assert "NaN" not in view.store.file.read_text()
+
+
+def store_of(file: Path, answers: list[str], reward: Path) -> write.View:
+    """A view of stored answers, scored by a reward without options."""
+    said = settings.Reward(
+        "odd", Subject(settings.compose(["hw=cpu", *settings.reward_words(str(reward))]))
+    )
+    store = Store(file, {"models": {"m": ""}, "n": 1})
+    scorer = Scorer([said], store.add)
+    for row in rows_of([questions_file(file.with_suffix(".in"), answers)], Columns()):
+        scorer.add("m", row, [Answer(answers[row.number], 1, "stop")])
+    scorer.finish()
+    scorer.close()
+    store.close()
+    return write.View(
+        store,
+        write.columns_of(store),
+        [write.Table("=t", ["", "=h"], [["\uffff", 10**30]])],
+        {"s": ODD[1]},
+    )
+
+
+def questions_file(file: Path, answers: list[str]) -> Path:
+    file.write_text(
+        "".join(json.dumps({"prompt": "q", "n": i}) + "\n" for i in range(len(answers)))
+    )
+    return file
+
+
 def test_a_reward_that_raises_is_told_and_answers_are_kept(ask, tmp_path):
     (tmp_path / "bad.py").write_text("def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n"
                                      "    return oops\n")  # fmt: skip
@@ -361,12 +436,38 @@ def test_a_row_that_cannot_be_asked(tmp_path, row):
         list(rows_of([tmp_path / "r.jsonl"], Columns()))
 
 
+@pytest.mark.parametrize("raw", [b'{"prompt": "caf\xe9"}', b'{"prompt": "a", "x": ["\\ud800"]}'])
+def test_text_that_is_not_utf_8(tmp_path, raw):
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b'{"prompt": "a"}\n' + raw)
+    with pytest.raises(Mistake, match="row 1: its text is not UTF-8"):
+        list(rows_of([file], Columns()))
+
+
+def test_ground_truths_of_every_type_are_kept(tmp_path):
+    from datetime import UTC, datetime
+    from decimal import Decimal
+
+    for number, truth in enumerate(
+        [Decimal("1.5"), datetime(2020, 1, 1, tzinfo=UTC), b"ab", float("nan"), [1.0]]
+    ):
+        file = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.table({"prompt": ["a"], "ground_truth": [truth]}), file)
+        [row] = rows_of([file], Columns())
+        store = Store(tmp_path / f"{number}.jsonl", {"models": {"m": ""}, "n": 1})
+        store.add([Scorer.line("m", row, 0, Answer("a", 1, "stop"), {})], [])
+        store.close()
+        [[line]] = store.questions()
+        assert line["ground_truth"] == {3: None, 4: [1.0]}.get(number, str(truth))
+
+
 def test_a_million_rows_take_little_memory(tmp_path):
     """Of stored answers only places are held: in a process of its own, to see its peak."""
     program = f"""
 import json, resource
 from pathlib import Path
 from tools._evaluate.store import Store
+from tools._models.engine import Answer
 from tools._evaluate.summary import summarize
 file = Path({str(tmp_path / "big.jsonl")!r})
 settings = {{"models": {{"m": "x"}}, "n": 1}}
@@ -390,6 +491,62 @@ print(found["m"]["all"].questions, (resource.getrusage(resource.RUSAGE_SELF).ru_
     questions, mib = map(float, done.stdout.split())
     assert questions == 100_000
     assert mib < 25  # the file has 33 MB
+
+
+def lines_of(store: Path, change: str, to: str) -> str:
+    text = store.read_text()
+    assert change in text
+    store.write_text(text.replace(change, to, 1))
+    return store.read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "to"),
+    [
+        ('{"model"', "{model"),
+        ('"sample": 0', '"sample": 1'),
+        ('"row": 0', '"row": "x"'),
+        ("{", "\n{"),
+    ],
+)
+def test_a_store_that_was_edited_is_left_as_it_is(tmp_path, change, to):
+    asked = {"models": {"m": ""}, "n": 1}
+    store = Store(tmp_path / "r.jsonl", asked)
+    for row in range(3):
+        store.add([{"model": "m", "row": row, "sample": 0}], [])
+    store.close()
+    edited = lines_of(store.file, change, to)
+    with pytest.raises(Mistake, match="line 1: not the answer that was written there"):
+        Store(store.file, asked)
+    assert store.file.read_text() == edited
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_settings_that_are_broken_lose_no_answer(tmp_path, text):
+    asked = {"models": {"m": ""}, "n": 1}
+    store = Store(tmp_path / "r.xlsx", asked)
+    store.add([{"model": "m", "row": 0, "sample": 0}], [])
+    store.close()
+    store.settings_file.write_text(text)
+    with pytest.raises(Mistake, match=r"settings\.json is broken"):
+        Store(store.output, asked)
+    assert store.file.stat().st_size
+    again = Store(store.output, asked, force=True)
+    assert not again.rows and not store.file.stat().st_size
+    again.close()
+
+
+def test_one_process_at_a_time_writes(tmp_path):
+    asked = {"models": {"m": ""}, "n": 1}
+    store = Store(tmp_path / "r.jsonl", asked)
+    store.add([{"model": "m", "row": 0, "sample": 0}], [])
+    for force in (False, True):
+        with pytest.raises(Mistake, match="another process is writing it"):
+            Store(store.file, asked, force)
+    store.close()
+    again = Store(store.file, asked)
+    assert again.rows == 1
+    again.close()
 
 
 def test_the_store_keeps_order_and_finds_its_end(tmp_path):
@@ -435,11 +592,11 @@ def test_majority_by_hand():
 def test_figures_of_several_answers():
     lines = [{"row": 0, "answer": str(i), "score": s, "acc": a} for i, (s, a) in
              enumerate([(1.0, 1.0), (0.1, 0.0), (None, None), (1.0, 1.0)])]  # fmt: skip
-    found = of_several(lines, "")
+    found = of_several(lines)
     assert (
         found["pass@1"] == pytest.approx(2 / 3) and found["pass@2"] == 1 and "pass@4" not in found
     )
-    assert of_several(lines[:1], "") == {} == of_several([lines[2]] * 2, "")
+    assert of_several(lines[:1]) == {} == of_several([lines[2]] * 2)
 
 
 def test_moments_against_numpy():
@@ -452,6 +609,15 @@ def test_moments_against_numpy():
         moments.add(value)
     assert moments.mean == pytest.approx(np.mean(values))
     assert moments.margin == pytest.approx(1.96 * np.std(values, ddof=1) / math.sqrt(500))
+
+
+def test_a_column_with_the_name_of_a_part_is_no_score():
+    lines = [{"model": "m", "row": 0, "sample": i, "answer": str(i), "finish": "stop", "tokens": 1, "acc": 0,
+              "score": 0, "exact/score": 1.0, "exact/acc": 1.0} for i in range(2)]  # fmt: skip
+    means = summarize([lines], ["exact"], ["acc"], ["acc", "score"])["m"]["all"].means
+    assert {name: mean.mean for name, mean in means.items()} == {
+        "exact/score": 1, "exact/acc": 1, "pass@1": 1, "pass@2": 1, "maj@2": 1,
+    }  # fmt: skip
 
 
 def test_categories():

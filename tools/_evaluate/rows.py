@@ -1,5 +1,7 @@
 """Questions of a file: prompts, and what their answers are scored with."""
 
+import json
+import math
 import numbers
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -64,6 +66,12 @@ def rows_of(files: list[Path], columns: Columns, most: int | None = None) -> Ite
 
 def made(raw: dict, number: int, columns: Columns, file: Path) -> Row:
     """A row as a question."""
+    try:
+        json.dumps(raw, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        raise Mistake(
+            f"{file}, row {number}: its text is not UTF-8: save the file as UTF-8 (in Excel: CSV UTF-8)"
+        ) from None
     name = columns.prompt or next((n for n in PROMPTS if filled(raw.get(n))), None)
     if name is None or not filled(field(raw, name)):
         raise Mistake(
@@ -86,7 +94,12 @@ def made(raw: dict, number: int, columns: Columns, file: Path) -> Row:
 
 def filled(value: object) -> bool:
     """Whether a cell holds something."""
-    return value is not None and value != "" and value != []
+    return (
+        value is not None
+        and value != ""
+        and value != []
+        and not (isinstance(value, float) and math.isnan(value))
+    )
 
 
 def field(raw: Mapping, name: str) -> object:
@@ -135,7 +148,9 @@ def short_columns(raw: Mapping, info: Mapping) -> dict:
     kept: dict[str, object] = {}
     for name, value in [*raw.items(), *info.items()]:
         short = (
-            len(value) <= SHORT if isinstance(value, str) else isinstance(value, numbers.Integral)
+            len(value) <= SHORT
+            if isinstance(value, str)
+            else isinstance(value, numbers.Integral) and abs(int(value)) < 2**63
         )
         known = name in (*PROMPTS, *TRUTHS, *INFO_KEYS, "index", "split")
         if short and not known and len(kept) < MOST_COLUMNS:

@@ -95,11 +95,18 @@ class Scorer:
         )
         return {
             "model": model, "row": row.number, "sample": sample, "prompt": asked, "answer": answer.text,
-            "ground_truth": row.truth, "finish": answer.finish, "tokens": answer.tokens,
+            "ground_truth": tidy(row.truth), "finish": answer.finish, "tokens": answer.tokens,
             **{k: v for k, v in row.columns.items() if k not in FIXED}, **parts,
         }  # fmt: skip
 
 
 def tidy(value: object) -> object:
-    """A part as JSON has it: no NaN."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """A part as JSON has it, and every reader of it: no NaN, no number beyond a float."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return value if math.isfinite(value) else None
+        except OverflowError:
+            return None
+    if isinstance(value, dict):
+        return {key: tidy(one) for key, one in value.items()}
+    return [tidy(one) for one in value] if isinstance(value, list) else value

@@ -3,9 +3,12 @@
     NAME.answers.jsonl     (NAME.jsonl, if that is what was asked for) the answers, in the order in which they came
     NAME.settings.json     what was asked, and of whom; at the end the summary
 
-All answers to a question are written at once. What a killed program has left half-written is cut off.
+All answers to a question are written at once. What a killed program has left half-written is cut off; a file that
+was changed in another way is left as it is. One process at a time writes it.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 from array import array
@@ -25,6 +28,17 @@ FIXED = (
     "finish",
     "tokens",
 )  # columns of every line
+
+
+def answer_in(line: bytes) -> dict | None:
+    """The answer that a line holds; None if it holds none, or is not whole."""
+    try:
+        found = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("model"), str):
+        return None
+    return found if all(isinstance(found.get(name), int) for name in ("row", "sample")) else None
 
 
 class Store:
@@ -48,23 +62,41 @@ class Store:
         ] = []  # of the questions themselves; all others are parts of a reward
         self.done: dict[str, bytearray] = {}  # model → 1 at each row that has its answers
         self.rows = 0
-        if force:
-            for file in (output, self.file, self.settings_file):
-                file.unlink(missing_ok=True)
-        if self.settings_file.is_file():
-            known = json.loads(self.settings_file.read_text())
-            self.check(known)
-            self.columns = known["columns"]
-            self.read_back()
-        elif there := [file for file in (output, self.file) if file.exists()]:
+        known = None if force else self.known()
+        there = [file for file in (output, self.file) if file.exists()]
+        if there and not force and known is None:
             raise Mistake(
                 f"{there[0]} is there already, and no evaluation of this kind: another --output, or --force"
             )
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        # what no file can hold, half of a surrogate pair, becomes a question mark; `close` closes it
+        self.out = open(self.file, "a", encoding="utf-8", errors="replace")  # noqa: SIM115
+        try:
+            fcntl.flock(self.out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Mistake(
+                f"{self.file}: another process is writing it: wait for it, or another --output"
+            ) from None
+        if known:
+            self.check(known)
+            self.columns = known["columns"]
+            self.read_back()
         else:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.file.touch()
+            for file in {output, self.settings_file} - {self.file}:
+                file.unlink(missing_ok=True)
+            self.out.truncate(0)
             self.write_settings()
-        self.out = open(self.file, "a", encoding="utf-8")  # noqa: SIM115 # `close` closes it
+
+    def known(self) -> dict | None:
+        """The settings of what is there. Raises Mistake for a broken file."""
+        if not self.settings_file.is_file():
+            return None
+        with contextlib.suppress(ValueError):
+            known = json.loads(self.settings_file.read_text())
+            if isinstance(known, dict) and "asked" in known and "columns" in known:
+                return known
+        raise Mistake(f"{self.settings_file} is broken, and says no more of whom the answers in {self.file.name} are:"
+                      " another --output, or --force to lose them")  # fmt: skip
 
     def check(self, known: dict) -> None:
         """Raises Mistake if what is there came of other settings."""
@@ -83,22 +115,23 @@ class Store:
         self.settings["models"] = models
 
     def read_back(self) -> None:
-        """Find what is there, and cut off a line that was never finished."""
-        end = pending = 0  # bytes of whole questions, and of one whose last answer was not seen yet
-        with open(self.file, "ab+") as file:
-            file.seek(0)
-            for line in file:
-                try:
-                    found = json.loads(line) if line.endswith(b"\n") else None
-                except ValueError:
-                    found = None
-                if not isinstance(found, dict):
+        """Find what is there, and cut off a question that was never finished. Raises Mistake if more is wrong."""
+        end = pending = sample = (
+            0  # bytes of whole questions, and of one whose last answer was not seen yet
+        )
+        with open(self.file, "rb") as file:
+            for number, line in enumerate(file, 1):
+                found = answer_in(line)
+                if found is None or found["sample"] != sample:
+                    if file.read(1):
+                        raise Mistake(f"{self.file}, line {number}: not the answer that was written there. Mend what"
+                                      " was changed; or another --output, or --force to lose all")  # fmt: skip
                     break
-                pending += len(line)
-                if found["sample"] == self.settings["n"] - 1:
+                pending, sample = pending + len(line), sample + 1
+                if sample == self.settings["n"]:
                     self.mark(found["model"], found["row"])
-                    end, pending = end + pending, 0
-            file.truncate(end)
+                    end, pending, sample = end + pending, 0, 0
+        self.out.truncate(end)
 
     def mark(self, model: str, row: int) -> None:
         """Note that a question has its answers."""
@@ -118,7 +151,8 @@ class Store:
         if new := [name for name in columns if name not in self.columns]:
             self.columns += new
             self.write_settings()
-        self.out.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        made = (json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines)
+        self.out.write("".join(made))
         self.out.flush()
         self.mark(lines[0]["model"], lines[0]["row"])
 
@@ -128,9 +162,13 @@ class Store:
         write_json(self.settings_file, {"asked": self.settings, "columns": self.columns, **more})
 
     def close(self) -> None:
-        self.out.flush()
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk was told by `add`; its half line is cut off the next time
+            self.out.flush()
         os.fsync(self.out.fileno())
-        self.out.close()
+        with contextlib.suppress(OSError):
+            self.out.close()
         if not self.rows:  # nothing is worth keeping, and another try may ask in another way
             self.file.unlink()
             self.settings_file.unlink()

@@ -125,8 +125,13 @@ def summarize(
         parts = parts_of(lines, columns)
         at = {}
         for name in rewards:
-            prefix = "" if len(rewards) == 1 else f"{name}/"
-            at |= {f"{prefix}{k}": v for k, v in of_several(lines, prefix).items()}
+            prefix, own = "" if len(rewards) == 1 else f"{name}/", [*parts, "row", "answer"]
+            # the parts of this reward without its name; a column of the rows may have the name of a part
+            of_it = [
+                {k.removeprefix(f"{name}/"): v for k, v in line.items() if k in own}
+                for line in lines
+            ]
+            at |= {f"{prefix}{k}": v for k, v in of_several(of_it).items()}
         of_model = found[lines[0]["model"]]
         of_model[EVERYTHING].add(lines, parts, at)
         for column in by:
@@ -150,14 +155,14 @@ def powers(n: int) -> Iterator[int]:
     yield n
 
 
-def of_several(lines: list[dict], prefix: str) -> dict[str, float]:
+def of_several(lines: list[dict]) -> dict[str, float]:
     """pass@k and maj@k of the answers to one question; nothing if there is one answer, or none graded."""
     right, texts = [], []
     for line in lines:
-        value = line.get(f"{prefix}acc", line.get(f"{prefix}score"))
+        value = line.get("acc", line.get("score"))
         if isinstance(value, int | float):
             right.append(value >= RIGHT)
-            texts.append(str(line.get(f"{prefix}pred", line["answer"])).strip())
+            texts.append(str(line.get("pred", line["answer"])).strip())
     if len(lines) < 2 or not right:
         return {}
     found = {}

@@ -20,7 +20,8 @@ CELL = 32_767  # characters, all that a cell of a spreadsheet holds
 SHOWN = 1000  # questions of a page
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 LONG = {"prompt": 50, "answer": 70, "ground_truth": 40}  # width of columns with long text
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+LARGEST = 2**63  # of whole numbers in a column
 
 
 class Table(NamedTuple):
@@ -67,9 +68,21 @@ def text_of(value: object) -> str:
 
 def cell(value: object) -> object:
     """A number as it is, all else as text."""
-    return (
-        value if isinstance(value, int | float) and not isinstance(value, bool) else text_of(value)
-    )
+    return value if is_number(value) and not isinstance(value, bool) else text_of(value)
+
+
+def is_number(value: object) -> bool:
+    """Whether a column of numbers can hold it."""
+    return isinstance(value, int | float) and abs(value) < LARGEST
+
+
+def fitting(value: str) -> str:
+    """A text that a cell of a workbook takes: no more than CELL units of UTF-16, and nothing that XML forbids."""
+    value = NOT_XML.sub("\ufffd", value)
+    if len(value) <= CELL // 2 or len(wide := value.encode("utf-16-le")) <= 2 * CELL:
+        return value
+    start = wide[: 2 * (CELL - 60)].decode("utf-16-le", errors="ignore")  # half a pair at its end
+    return f"{start}... (cut: {len(value)} characters)"
 
 
 def xlsx(view: View, file: Path) -> None:
@@ -91,14 +104,9 @@ def xlsx(view: View, file: Path) -> None:
             made = book.add_worksheet(name)
             for i, width in enumerate(widths):
                 made.set_column(i, i, width)
-            made.write_row(0, 0, heads, head)
+            made.write_row(0, 0, map(fitting, heads), head)
             made.freeze_panes(1, 0)
             return made
-
-        def cut(value: object) -> object:
-            if not isinstance(value, str) or len(value) <= CELL:
-                return value
-            return f"{value[: CELL - 60]}... (cut: {len(value)} characters)"
 
         widths = [LONG.get(name, max(9, min(20, len(name) + 2))) for name in view.columns]
         page, at = None, SHEET_ROWS
@@ -114,11 +122,9 @@ def xlsx(view: View, file: Path) -> None:
                 colours(page, view.columns)
             at += 1
             for i, name in enumerate(view.columns):
-                value = None if line.get(name) is None else cut(cell(line[name]))
+                value = None if line.get(name) is None else cell(line[name])
                 if isinstance(value, str):
-                    page.write_string(
-                        at, i, CONTROL.sub("\ufffd", value), wrap if name in LONG else top
-                    )
+                    page.write_string(at, i, fitting(value), wrap if name in LONG else top)
                 elif value is not None:
                     page.write_number(at, i, value, top)
         three = book.add_format({"num_format": "0.###"})
@@ -137,7 +143,7 @@ def xlsx(view: View, file: Path) -> None:
                 for i, name in enumerate(table.heads)
                 for h in ([name, "±"] if i in wide else [name])
             ]
-            summary.write_row(at + 1, 0, heads, head)
+            summary.write_row(at + 1, 0, map(fitting, heads), head)
             for number, row in enumerate(table.rows, at + 2):
                 values = [
                     v for i, value in enumerate(row)
@@ -145,14 +151,14 @@ def xlsx(view: View, file: Path) -> None:
                 ]  # fmt: skip
                 for i, value in enumerate(values):
                     if isinstance(value, str):
-                        summary.write_string(number, i, value)
+                        summary.write_string(number, i, fitting(value))
                     elif value == value:
                         summary.write_number(number, i, value, three)
             at += len(table.rows) + 3
         settings = sheet("settings", ["setting", "value"], [28, 110])
         for i, (name, value) in enumerate(view.settings.items(), 1):
             settings.write_string(i, 0, name, top)
-            settings.write_string(i, 1, str(cut(text_of(value))), wrap)
+            settings.write_string(i, 1, fitting(text_of(value)), wrap)
 
 
 def colours(page, columns: list[str]) -> None:
@@ -168,12 +174,14 @@ def csv_file(view: View, file: Path) -> None:
     """Text that a spreadsheet would take for a formula gets an apostrophe before it."""
     with open(file, "w", encoding="utf-8-sig", newline="") as out:
         rows = csv.writer(out)
-        rows.writerow(view.columns)
+        rows.writerow(map(no_formula, view.columns))
         for line in view.lines():
-            rows.writerow(
-                f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
-                for value in (cell(line.get(name)) for name in view.columns)
-            )
+            rows.writerow(no_formula(cell(line.get(name))) for name in view.columns)
+
+
+def no_formula(value: object) -> object:
+    """A cell of a CSV that no spreadsheet runs."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def parquet(view: View, file: Path) -> None:
@@ -186,8 +194,7 @@ def parquet(view: View, file: Path) -> None:
     for line in view.lines():
         for name, value in line.items():
             if value is not None:
-                number = isinstance(value, int | float)
-                numeric[name] &= number
+                numeric[name] &= is_number(value)
                 whole[name] &= isinstance(value, int) and not isinstance(value, bool)
     kinds = {
         n: (pa.int64() if whole[n] else pa.float64()) if numeric[n] else pa.string()
@@ -264,8 +271,16 @@ WRITERS: dict[str, Callable[[View, Path], None]] = {
 SUFFIXES = (*WRITERS, ".jsonl")
 
 
-def check(output: Path) -> None:
-    """Raises Mistake if nobody can write such a file."""
+def check(output: Path, files: list[Path]) -> None:
+    """Raises Mistake if nobody can write such a file, or if it would take the place of the questions."""
+    if output.is_dir():
+        raise Mistake(f"--output {output} is a folder: name a file in it, {output}/results.xlsx")
+    stem = output.with_suffix("")
+    for file in files:
+        if file.absolute() in [p.absolute() for p in (output, Path(f"{stem}.answers.jsonl"))]:
+            raise Mistake(
+                f"--output {output} would take the place of the questions in {file}: give it another name"
+            )
     if output.suffix not in SUFFIXES:
         raise Mistake(f"--output {output}: it must end with one of {' '.join(SUFFIXES)}")
 
