@@ -23,6 +23,7 @@ from helpers import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from preflight import resolvers
 from preflight.mistakes import Mistake
 from preflight.subject import Subject
 from tools import evaluate
@@ -325,6 +326,7 @@ def test_odd_answers_in_every_kind_of_file(tmp_path):
 
 def store_of(file: Path, answers: list[str], reward: Path) -> write.View:
     """A view of stored answers, scored by a reward without options."""
+    resolvers.register()
     said = settings.Reward(
         "odd", Subject(settings.compose(["hw=cpu", *settings.reward_words(str(reward))]))
     )

@@ -197,6 +197,31 @@ def breakage(name: str, run: Path, step: Path) -> str:
                 state = torch.load(file, weights_only=False)
                 del state["model.norm.weight"]
                 torch.save(state, file)
+        case "another shape":
+            for rank in (0, 1):
+                file = step / f"actor/model_world_size_2_rank_{rank}.pt"
+                state = torch.load(file, weights_only=False)
+                state["model.norm.weight"] = torch.zeros(3)
+                torch.save(state, file)
+        case "no tensors":
+            torch.save([1], step / "actor/model_world_size_2_rank_0.pt")
+        case "another shape in the huggingface folder":
+            for file in step.glob("actor/model_world*"):
+                file.unlink()
+            save_file(
+                {"model.norm.weight": torch.zeros(3)}, step / "actor/huggingface/model.safetensors"
+            )
+        case "float8":
+            for file in step.glob("actor/model_world*"):
+                file.unlink()
+            weight = {"model.norm.weight": torch.zeros(3).to(torch.float8_e4m3fn)}
+            save_file(weight, step / "actor/huggingface/model.safetensors")
+        case "a broken config":
+            (step / "actor/huggingface/config.json").write_text("[]")
+        case "a broken resolved.yaml":
+            (run / "resolved.yaml").write_text("a: [")
+        case "an empty resolved.yaml":
+            (run / "resolved.yaml").write_text("")
         case "other tied weights":
             file = step / "actor/model_world_size_2_rank_0.pt"
             state = torch.load(file, weights_only=False)
@@ -217,6 +242,13 @@ def breakage(name: str, run: Path, step: Path) -> str:
     ("nothing", "is not there"),
     ("all shards are missing", "the trainer's shards are not there either"),
     ("a weight is missing", "lacks 1 weights of Qwen2ForCausalLM, model.norm.weight"),
+    ("another shape", "model.norm.weight is (3,), and ("),
+    ("no tensors", "it holds no tensors by name"),
+    ("another shape in the huggingface folder", "has not the weights of Qwen2ForCausalLM"),
+    ("float8", "has weights in F8_E4M3, which can't be exported"),
+    ("a broken config", "config.json is broken"),
+    ("a broken resolved.yaml", "resolved.yaml is broken"),
+    ("an empty resolved.yaml", "resolved.yaml is broken"),
     ("other tied weights", "are one weight in Qwen2ForCausalLM, and differ"),
 ])  # fmt: skip
 def test_half_a_checkpoint(tiny_model, tmp_path, capsys, name, told):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from launcher.checkpoints import CONFIG
 from preflight import names, reward_function
@@ -104,7 +105,10 @@ def subject_of(config: DictConfig, name: str) -> Subject:
 
 def run_config(run: Path) -> DictConfig:
     """The config of a run, as it ran."""
-    return OmegaConf.load(run / CONFIG)
+    try:
+        return OmegaConf.load(run / CONFIG)
+    except (YAMLError, ValueError, OSError) as error:
+        raise Mistake(f"{run / CONFIG} is broken: {' '.join(str(error).split())[:200]}") from None
 
 
 def run_rewards(run: Path) -> list[Reward]:

@@ -14,6 +14,7 @@ from preflight.names import ROOT
 from preflight.resolvers import HUB_ID
 from tools._export.proof import Agreement
 from tools._export.source import Source
+from tools._models.naming import told
 
 RECORD, CARD = "export.json", "README.md"
 KEYS = (  # of the run's config, those that it has
@@ -100,7 +101,8 @@ def record(
     """All of export.json but the files' sums."""
     config = OmegaConf.create(source.config)
     file = source.at.run / "run.json"
-    attempt = json.loads(file.read_text())["attempts"][-1] if file.is_file() else {}
+    attempts = told(file).get("attempts") if file.is_file() else None
+    attempt = attempts[-1] if attempts else {}
     values = {key: OmegaConf.select(config, key) for key in KEYS}
     lora = source.lora and {"r": source.lora.r, "alpha": source.lora.alpha, "merged": not adapter}
     return {

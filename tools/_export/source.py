@@ -1,7 +1,6 @@
 """What a checkpoint holds, and what is made of it: the weights as the model is loaded, LoRA merged in."""
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from launcher.checkpoints import BEST, CONFIG, Checkpoint, NoCheckpoint, checkpoint, there
 from preflight.mistakes import Mistake
 from tools._export.tensors import Info, Saved, Shards, usual
+from tools._models.naming import told
 
 WRAPPED = "base_model.model."  # what PEFT puts before each name
 ADAPTED = re.compile(r"(.+)\.lora_([AB])\.default\.weight")
@@ -81,7 +81,7 @@ class Source:
     @property
     def architecture(self) -> str:
         """The name of the model's class."""
-        names = json.loads((self.folder / "config.json").read_text()).get("architectures") or [""]
+        names = told(self.folder / "config.json").get("architectures") or [""]
         return names[0]
 
     @cached_property
@@ -117,23 +117,35 @@ def open_source(said: str) -> Source:
             f"{at.folder} is half a checkpoint: huggingface/config.json is missing{there(at.run)}"
         )
     file = at.run / CONFIG
-    config = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    config = config_of(file) if file.is_file() else {}
+    told(folder / "config.json")  # a broken one is told by its name
     source = Source(said, at, config, folder, None, None, None)
     source.shards = shards_of(at, source.notes)
     if source.shards:
         source.lora = lora_of(source)
     try:
         source.saved = Saved(folder)
-        different = layout(source).keys() ^ (source.saved.names().keys() - source.tied)
+        own = {k: v.shape for k, v in source.saved.names().items() if k not in source.tied}
+        different = own.items() ^ {(name, info.shape) for name, info in layout(source).items()}
         if different:
-            raise Mistake(
-                f"{folder} has not the weights of {source.architecture}: {min(different)}"
-            )
+            name = min(name for name, _ in different)
+            raise Mistake(f"{folder} has not the weights of {source.architecture}: {name}")
     except Mistake as mistake:
         source.saved = None
         if not source.shards:
             raise Mistake(f"{mistake}; and the trainer's shards are not there either") from None
     return source
+
+
+def config_of(file: Path) -> dict:
+    """A run's config. Raises Mistake for a broken file."""
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise Mistake(f"{file} is broken: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(found, dict):
+        raise Mistake(f"{file} is broken: it has no settings")
+    return found
 
 
 def shards_of(at: Checkpoint, notes: list[str]) -> Shards | None:
@@ -162,13 +174,13 @@ def lora_of(source: Source) -> Lora | None:
         return None
     ranks = {names[name].shape[0] for name, found in known.items() if found[2] == "A"}
     file, begun = source.shards.folder / META, source.model.get("lora_adapter_path")
-    meta = json.loads(file.read_text()) if file.is_file() else {}
+    meta = told(file) if file.is_file() else {}
     alpha = meta.get("lora_alpha") or source.model.get("lora_alpha")
     if len(ranks) != 1 or not alpha:
         raise Mistake(f"{source.shards.folder}: {META} is missing, and {CONFIG} doesn't say lora_alpha either: without"
                       " it the adapter's size is not known")  # fmt: skip
     if begun and (Path(begun) / "adapter_config.json").is_file():
-        begin = json.loads((Path(begun) / "adapter_config.json").read_text())
+        begin = told(Path(begun) / "adapter_config.json")
         if begin.get("use_rslora") or begin.get("rank_pattern") or begin.get("alpha_pattern"):
             raise Mistake(
                 f"the run began with {begun}, which scales its layers in another way than alpha / r"
@@ -247,6 +259,12 @@ class Merged:
             if names:
                 raise Mistake(f"{self.source.at.folder} {what} {len(names)} weights of {self.source.architecture},"
                               f" {min(names)} for one: nothing can be made of it")  # fmt: skip
+        state = self.source.skeleton.state_dict()
+        disk = self.base.names() if self.base else self.source.shards.names()
+        for name in sorted(wanted):
+            if (shape := disk[self.inside[name]].shape) != tuple(state[name].shape):
+                raise Mistake(f"{self.source.at.folder}: {name} is {shape}, and {tuple(state[name].shape)} in"
+                              f" {self.source.architecture}: nothing can be made of it")  # fmt: skip
 
     def cast(self, dtype: torch.dtype) -> torch.dtype:
         """What becomes of a dtype: whole numbers stay."""

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch.distributed.tensor import DTensor
 
 from preflight.mistakes import Mistake
+from tools._models.naming import told
 
 SHARD = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
 DTYPES = {
@@ -106,7 +107,10 @@ def load(folder: Path, files: dict[tuple[int, int], Path], world: int, rank: int
                       f" had {world} workers: copy the files of all of them into one folder")  # fmt: skip
     file = files[world, rank]
     try:
-        return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        found = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        if not isinstance(found, dict) or not found:
+            raise ValueError("it holds no tensors by name")
+        return found
     except Exception as error:  # a file cut short makes torch raise this and that
         why = str(error).split("\n")[0][:150]
         raise Mistake(f"{file} can't be read, as if saving it had been interrupted ({why}): take another"
@@ -123,7 +127,7 @@ class Saved:
         index = folder / INDEX
         names = [SINGLE]
         if not (folder / SINGLE).is_file() and index.is_file():
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            names = sorted(set(told(index).get("weight_map", {}).values()))
         self.folder, self.parts = folder, names
         self.open()
 
@@ -144,6 +148,8 @@ class Saved:
         """Every tensor."""
         slices = {name: file.get_slice(name) for name, file in self.files.items()}
         back = {short: dtype for dtype, short in DTYPES.items()}
+        if other := {s.get_dtype() for s in slices.values()} - back.keys():
+            raise Mistake(f"{self.folder} has weights in {min(other)}, which can't be exported")
         return {n: Info(tuple(s.get_shape()), back[s.get_dtype()]) for n, s in slices.items()}
 
     def get(self, name: str) -> torch.Tensor:
