@@ -138,6 +138,12 @@ def _csv(f: IO[str], file: Path) -> Iterator[dict | Broken]:
             yield line
 
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
+    heads = f.readline()
+    f.seek(0)
+    if delimiter == "," and heads.count(";") > heads.count(
+        ","
+    ):  # as Excel saves it in many languages
+        delimiter = ";"
     rows, header = csv.reader(remembered(), delimiter=delimiter, strict=True), None
     while True:
         lines.clear()

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
+from preflight.mistakes import Mistake
 from tools._compare import statistics
 from tools._compare.arguments import is_setting, labels, understood
 from tools._compare.figures import Options, compare
@@ -255,6 +256,47 @@ def test_all_kinds_of_files_say_the_same(sides, tmp_path, kind):
     for what in ("metric", "means", "compared", "categories", "parts"):
         assert getattr(here, what) == getattr(there, what)
     assert len(read(file)[0].rows) == count
+
+
+def test_a_csv_that_excel_saved(tmp_path):
+    """Semicolons, a comma in numbers, an apostrophe before what looks like a formula, whole numbers as categories."""
+    table = [
+        r | {"prompt": f"=1+{i}", "lev": i % 2} for i, r in enumerate(rows([0.5, 1.0, 0.25] * 9))
+    ]
+    table = [{k: r[k] for k in sorted(r, key=lambda k: k != "lev")} for r in table]
+    write(tmp_path / "a.jsonl", table)
+    saved = [
+        r | {"prompt": f"'{r['prompt']}", "score": str(r["score"]).replace(".", ",")} for r in table
+    ]
+    file = tmp_path / "b.csv"
+    with open(file, "w", newline="", encoding="utf-8-sig") as out:
+        writer = csv.DictWriter(out, table[0], delimiter=";")
+        writer.writeheader()
+        writer.writerows(saved)
+    found = compared(
+        str(tmp_path / "a.jsonl"), str(file), options=Options(metric="score", by="lev")
+    )
+    assert found.pairs.told_by == "prompt and ground truth" and not found.pairs.others
+    assert found.compared[0].same == len(table) and [c.name for c in found.categories] == ["0", "1"]
+    file.write_bytes(file.read_bytes() + b"caf\xe9")
+    with pytest.raises(Mistake, match="not UTF-8"):
+        read(file)
+
+
+@pytest.mark.parametrize("score", ["NaN", "Infinity", "1" + "0" * 400])
+def test_what_is_no_number_is_no_score(tmp_path, score):
+    table = rows([1.0, 0.0])
+    text = "".join(json.dumps(r | {"answer": "\ud800"}) + "\n" for r in table)
+    (tmp_path / "a.jsonl").write_text(text.replace('"score": 1.0', f'"score": {score}'))
+    [side] = read(tmp_path / "a.jsonl")
+    assert side.rows[0].parts["score"] is None and {row.text for row in side.rows} == {"?"}
+
+
+def test_a_side_that_nobody_could_grade(tmp_path):
+    write(tmp_path / "a.jsonl", rows([1.0, 0.0]))
+    write(tmp_path / "b.jsonl", [r | {"score": None, "acc": None} for r in rows([1.0, 0.0], "b")])
+    with pytest.raises(Mistake, match="no answer of b could be graded"):
+        compared(str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl"))
 
 
 def test_objects_as_ground_truth_and_messages_are_the_same_in_a_table(tmp_path):

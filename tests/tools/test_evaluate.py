@@ -446,6 +446,13 @@ def test_text_that_is_not_utf_8(tmp_path, raw):
         list(rows_of([file], Columns()))
 
 
+def test_a_csv_with_semicolons(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text('\ufeffprompt;ground_truth\n"a; b, c";1\n', encoding="utf-8")
+    [row] = rows_of([file], Columns())
+    assert (row.messages[0]["content"], row.truth) == ("a; b, c", "1")
+
+
 def test_ground_truths_of_every_type_are_kept(tmp_path):
     from datetime import UTC, datetime
     from decimal import Decimal

@@ -98,6 +98,11 @@ def metric_of(sides: list[Answers], wanted: str | None) -> str:
     for fits in (lambda n: n == "acc" or n.endswith("/acc"), is_score):
         if found := sorted(filter(fits, all_have), key=lambda name: (name.count("/"), name)):
             return found[0]
+    for side, some in zip(sides, known, strict=True):
+        if any(is_score(n) for row in side.rows for n in row.parts) and not any(
+            map(is_score, some)
+        ):
+            raise Mistake(f"no answer of {side.name} could be graded: there is no score to compare")
     if any(is_score(name) for some in known for name in some):
         raise Mistake(
             "the sides have no score in common: give them the same reward, or choose a part with --metric"

@@ -18,6 +18,7 @@ BESIDE = ".answers.jsonl"  # what tools.evaluate leaves beside a workbook
 FIXED = ("model", "row", "sample", "prompt", "answer", "ground_truth", "finish", "tokens")
 # of a validation's row: the same, and what a run notes for itself
 TEXTS = ("input", "output", "gts", "uid", "step", "reward")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so has an apostrophe before it
 LONGEST = 10_000_000  # characters of a cell of a CSV
 
 
@@ -87,7 +88,7 @@ def records(file: Path) -> list[dict]:
             raise Mistake(f"{file} is no parquet file: {error}") from None
     if kind == ".json":
         try:
-            rows = json.loads(file.read_text(encoding="utf-8"))
+            rows = parsed(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise Mistake(f"{file} is not JSON: {error}") from None
         if not isinstance(rows, list):
@@ -105,7 +106,7 @@ def lines(file: Path) -> Iterator[dict]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parsed(line)
             except ValueError:
                 row = None
             if not isinstance(row, dict):
@@ -114,28 +115,55 @@ def lines(file: Path) -> Iterator[dict]:
             yield row
 
 
+def parsed(text: str) -> Any:
+    """What JSON says; half of a surrogate pair, which JSON can say and no file can hold, is a question mark."""
+    found = json.loads(text)
+    if "\\ud" in text.lower():
+        found = json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
+    return found
+
+
 def table(file: Path) -> Iterator[dict]:
-    """The rows of a CSV; numbers are numbers, and an empty cell is None."""
+    """The rows of a CSV; numbers are numbers, and an empty cell is None. Raises Mistake for text that is not UTF-8.
+
+    Excel puts semicolons between cells, and a comma into numbers, where a person's language does.
+    """
     csv.field_size_limit(LONGEST)
-    with open(file, newline="", encoding="utf-8-sig", errors="replace") as stream:
-        for row in csv.DictReader(stream):
-            texts = {name: row[name] for name in FIXED if row.get(name) is not None}
-            others = {
-                name: cell(value) for name, value in row.items() if name and name not in FIXED
-            }
-            yield texts | others
+    with open(file, newline="", encoding="utf-8-sig") as stream:
+        try:
+            heads = stream.readline()
+            stream.seek(0)
+            semicolons = heads.count(";") > heads.count(",")
+            for row in csv.DictReader(stream, delimiter=";" if semicolons else ","):
+                texts = {name: unquoted(row[name]) for name in FIXED if row.get(name) is not None}
+                others = {
+                    name: cell(value, semicolons)
+                    for name, value in row.items()
+                    if name and name not in FIXED
+                }
+                yield texts | others
+        except UnicodeDecodeError:
+            raise Mistake(f"{file} is not UTF-8: save it as UTF-8 (in Excel: CSV UTF-8)") from None
 
 
-def cell(value: str | None) -> Any:
-    """What a cell of a CSV holds."""
-    if value in (None, ""):
+def unquoted(value: str) -> str:
+    """A text without the apostrophe that tools.evaluate puts before what a spreadsheet would run."""
+    return value[1:] if value[:1] == "'" and value[1:2] in FORMULA else value
+
+
+def cell(value: str | None, comma: bool = False) -> Any:
+    """What a cell of a CSV holds; `comma`: numbers have one."""
+    if value is None or value == "":
         return None
     if value in ("True", "False", "true", "false"):
         return value.lower() == "true"
-    try:
-        return float(value)
-    except ValueError:
-        return value
+    plain = value.replace(",", ".") if comma else value
+    for kind in (int, float):
+        try:
+            return kind(plain)
+        except ValueError:
+            continue
+    return unquoted(value)
 
 
 def evaluated(row: dict) -> Answer:
@@ -179,9 +207,12 @@ def is_score(part: str) -> bool:
 
 
 def number(value: Any) -> Any:
-    """A part of a reward: a number as float, NaN as None, everything else as it is."""
+    """A part of a reward: a number as float, NaN and what is beyond a float as None, everything else as it is."""
     if isinstance(value, bool | int | float):
-        return None if math.isnan(value) else float(value)
+        try:
+            return float(value) if math.isfinite(value) else None
+        except OverflowError:
+            return None
     return value
 
 
