@@ -61,6 +61,7 @@ class Evaluation:
         chosen = given or ([self.config.lab.model.path] if self.words.has("model") else [])
         if not chosen:
             raise Mistake("name a model: python -m tools.evaluate outputs/RUN")
+        chosen = [said.rstrip("/") or said for said in chosen]  # RUN/ is RUN
         if len(set(chosen)) < len(chosen):
             raise Mistake(f"a model is named twice: {' '.join(chosen)}")
         self.models = [find(said) for said in chosen]
@@ -248,7 +249,8 @@ def evaluate(args: argparse.Namespace) -> int:
     except (Mistake, OSError, KeyboardInterrupt) as stop:
         held = f"{store.rows} questions are answered, in {store.file}: the same command goes on from there"
         if not isinstance(stop, KeyboardInterrupt):  # OSError: a full disk
-            raise Mistake(f"{stop}\n{held}" if store.rows else str(stop)) from None
+            said = f"{store.file}: {stop.strerror}" if isinstance(stop, OSError) else str(stop)
+            raise Mistake(f"{said}\n{held}" if store.rows else said) from None
         print(f"\nstopped; {held if store.rows else 'nothing was answered yet'}", file=sys.stderr)
         return 130
     finally:
@@ -267,7 +269,12 @@ def evaluate(args: argparse.Namespace) -> int:
     store.write_settings(
         summary={m: {c: f.as_dict() for c, f in of.items()} for m, of in found.items()}
     )
-    write.write(write.View(store, names, made, record))
+    try:
+        write.write(write.View(store, names, made, record))
+    except OSError as error:
+        raise Mistake(
+            f"{work.output}: {error.strerror}. All answers are in {store.file}: the same command asks nothing again"
+        ) from None
     for table in made:
         print(f"\n{table.title}\n\n{tables.text(table.heads, table.rows)}")
     if not rewards:

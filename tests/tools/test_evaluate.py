@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from preflight import resolvers
 from preflight.mistakes import Mistake
 from preflight.subject import Subject
-from tools import evaluate
+from tools import evaluate, guarded
 from tools._evaluate import settings, write
 from tools._evaluate.rows import Columns, rows_of
 from tools._evaluate.scoring import Scorer
@@ -446,6 +446,13 @@ def test_text_that_is_not_utf_8(tmp_path, raw):
         list(rows_of([file], Columns()))
 
 
+def test_ctrl_c_is_no_traceback(capsys):
+    def stopped():
+        raise KeyboardInterrupt
+
+    assert guarded(stopped) == 130 and capsys.readouterr().err == "stopped\n"
+
+
 def test_a_csv_with_semicolons(tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text('\ufeffprompt;ground_truth\n"a; b, c";1\n', encoding="utf-8")
@@ -543,6 +550,29 @@ def test_settings_that_are_broken_lose_no_answer(tmp_path, text):
     again = Store(store.output, asked, force=True)
     assert not again.rows and not store.file.stat().st_size
     again.close()
+
+
+@pytest.mark.parametrize("at", ["add", "write"])
+def test_a_full_disk_keeps_the_answers(ask, monkeypatch, tmp_path, at):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if at == "write":
+            patch.setitem(write.WRITERS, ".csv", full)
+        else:
+            add = Store.add
+            patch.setattr(Store, "add", lambda self, *a: full() if self.rows else add(self, *a))
+        code, out, lines = ask(output="r.csv", score=None)
+        assert code == 2 and "No space left on device" in out.err and "r.answers.jsonl" in out.err
+    assert len(lines) == (3 if at == "write" else 1)
+    code, out, lines = ask(output="r.csv", score=None)
+    assert code == 0 and len(lines) == 3 and (tmp_path / "r.csv").is_file()
+
+
+def test_an_empty_file_is_no_other_evaluation(tmp_path):
+    (tmp_path / "r.jsonl").touch()
+    Store(tmp_path / "r.jsonl", {"models": {}, "n": 1}).close()
 
 
 def test_one_process_at_a_time_writes(tmp_path):

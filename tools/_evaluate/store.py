@@ -63,7 +63,8 @@ class Store:
         self.done: dict[str, bytearray] = {}  # model → 1 at each row that has its answers
         self.rows = 0
         known = None if force else self.known()
-        there = [file for file in (output, self.file) if file.exists()]
+        # an empty file is what a full disk left of a first try: nothing is lost with it
+        there = [f for f in (output, self.file) if f.exists() and (f.is_dir() or f.stat().st_size)]
         if there and not force and known is None:
             raise Mistake(
                 f"{there[0]} is there already, and no evaluation of this kind: another --output, or --force"
@@ -109,7 +110,9 @@ class Store:
         )
         for key in dict.fromkeys([*old, *new]):
             if old.get(key) != new.get(key):
-                was, now = (json.dumps(of.get(key))[:120] for of in (old, new))
+                was, now = (
+                    said(of.get(key), other.get(key)) for of, other in ((old, new), (new, old))
+                )
                 raise Mistake(f"{self.output} holds answers of another evaluation: {key} was {was}, is {now}."
                               " Another --output, or --force to lose them")  # fmt: skip
         self.settings["models"] = models
@@ -193,3 +196,13 @@ class Store:
                 for i in sorted(range(len(rows)), key=rows.__getitem__):
                     file.seek(begins[i])
                     yield [json.loads(file.readline()) for _ in range(self.settings["n"])]
+
+
+def said(value: object, other: object) -> str:
+    """A setting, short; of one with parts those in which the other differs: `exact`, `options.where=all`."""
+    if not isinstance(value, dict) or not isinstance(other, dict):
+        return json.dumps(value)[:120]
+    if value.keys() != other.keys():
+        return ", ".join(value) or "none"
+    parts = ((name, said(value[name], other[name])) for name in value if value[name] != other[name])
+    return ", ".join(f"{name}: {part}" for name, part in parts)[:120]
