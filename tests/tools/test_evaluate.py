@@ -183,11 +183,18 @@ def test_kill_9_and_the_same_command(tiny_model, tmp_path):
         assert [row["row"] for row in csv.DictReader(file)] == [str(i) for i in range(1500)]
 
 
+def test_a_folder_with_a_slash_at_its_end_is_the_same_model(ask, tiny_model):
+    _, _, before = ask()
+    assert ask(model=f"{tiny_model}/")[2] == before
+    assert "named twice" in ask(f"{tiny_model}/")[1].err
+
+
 def test_other_settings_do_not_mix(ask, tmp_path):
     _, _, before = ask()
     code, out, after = ask("--seed", "1")
     assert code == 2 and "seed was 0, is 1" in out.err and "--force" in out.err
     assert after == before
+    assert ", is exact. Another --output" in ask(score="reward=exact")[1].err
     code, _, anew = ask("--seed", "1", "--force")
     assert code == 0 and len(anew) == 3
     (tmp_path / "mine.xlsx").write_text("a file of mine")

@@ -140,7 +140,7 @@ def answers(c: Comparison) -> Table:
         "answers": [str(o.answers) for o in found],
         "could not be graded": [percent(o.ungraded) for o in found],
         "reward was stopped": [percent(o.stopped) for o in found],
-        "cut off at the most tokens": [percent(o.cut_off) for o in found],
+        "cut at the longest length": [percent(o.cut_off) for o in found],
         "distinct answers": [percent(o.distinct) for o in found],
         "the commonest answer": [percent(o.commonest) for o in found],
         "distinct within a question": [percent(o.within) for o in found],
