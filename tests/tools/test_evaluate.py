@@ -453,6 +453,18 @@ def test_text_that_is_not_utf_8(tmp_path, raw):
         list(rows_of([file], Columns()))
 
 
+@pytest.mark.parametrize("name", ["my (own) reward", "it's", "a=b", "inf"])
+def test_a_reward_in_a_folder_of_any_name(tmp_path, name):
+    resolvers.register()
+    file = tmp_path / name / "r.py"
+    file.parent.mkdir()
+    file.write_text(
+        "def inf(data_source, solution_str, ground_truth, extra_info=None):\n    return 1.0\n"
+    )
+    [reward] = settings.rewards_of(settings.sorted_words(["hw=cpu", f"reward={file}:inf"]))
+    assert (reward.subject.path, reward.subject.name) == (str(file), "inf")
+
+
 def test_ctrl_c_is_no_traceback(capsys):
     def stopped():
         raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,9 +79,14 @@ def reward_words(name: str) -> list[str]:
     key = "reward.custom_reward_function"
     return [
         "reward=none",
-        f"{key}.path={Path(file).absolute()}",
-        f"{key}.name={function or 'compute_score'}",
+        f"{key}.path={quoted(str(Path(file).absolute()))}",
+        f"{key}.name={quoted(function or 'compute_score')}",
     ]
+
+
+def quoted(text: str) -> str:
+    """A text that Hydra takes as it is, whatever it holds."""
+    return "'" + re.sub(r"(\\*)(?='|$)", r"\1\1", text).replace("'", "\\'") + "'"
 
 
 def rewards_of(words: Words) -> list[Reward]:
