@@ -83,8 +83,8 @@ def run(args: argparse.Namespace) -> int:
         )
     names = arguments.labels(sides)
     same = [(s.name, s.model, s.source.expanduser().resolve()) for s in sides if not s.seeds]
-    if twice := next((name for name, *rest in same if same.count((name, *rest)) > 1), None):
-        raise Mistake(f"{twice} is named twice, and would be compared with itself")
+    if twice := next((one for one in same if same.count(one) > 1), None):
+        raise Mistake(f"{twice[0]} is named twice, and would be compared with itself")
     folder = own(args.out or FOLDER / folder_name(names))
     if words.models and (status := evaluate(words, folder, args)):
         return status
