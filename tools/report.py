@@ -64,7 +64,10 @@ def title(run: Path, rows: list[dict]) -> str:
     questions = len({row["input"] for row in rows})
     each = "" if len(rows) == questions else f", {len(rows)} answers"
     file = run / "resolved.yaml"
-    config = yaml.safe_load(file.read_text()) if file.exists() else {}
+    try:
+        config = yaml.safe_load(file.read_text()) if file.exists() else {}
+    except yaml.YAMLError as error:
+        raise Mistake(f"{file} is broken: {' '.join(str(error).split())[:200]}") from None
     try:
         sampled = config["actor_rollout_ref"]["rollout"]["val_kwargs"]["do_sample"]
     except KeyError:

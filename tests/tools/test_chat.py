@@ -146,6 +146,15 @@ def test_save_never_overwrites(talk, server, tmp_path):
     assert len(server.payloads) == 2
 
 
+def test_half_a_character_can_be_saved(tmp_path):
+    from tools._chat.talk import Said, Talk, Turn
+
+    talk = Talk([], None, None, 0)
+    said = Said("a", "a", 0, {"r": {"why": "\ud800"}})
+    talk.turns.append(Turn([{"role": "user", "content": "One?"}], answers={"m": said}))
+    assert talk.save(tmp_path / "kept.jsonl") == 2
+
+
 def test_unknown_commands_name_the_near_one(talk, server):
     _, out, _ = talk(server.url, lines=["/rset", "/quit", "never asked"])
     assert "Did you mean /reset?" in out

@@ -85,6 +85,12 @@ def test_the_interval_of_the_change_is_that_of_the_comparison(folder, capsys):
     assert 0.25 < d.low < 0.375 < d.high < 0.5
 
 
+def test_a_broken_config_is_a_line(folder, capsys):
+    (folder / "resolved.yaml").write_text("a: [")
+    assert main([str(folder)]) == 2
+    assert "resolved.yaml is broken" in capsys.readouterr().err
+
+
 def test_one_validation_shows_its_level(folder, capsys):
     (folder / "validation/5.jsonl").unlink()
     assert main([str(folder)]) == 0

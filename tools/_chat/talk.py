@@ -177,7 +177,7 @@ class Talk:
                 lines.append({"role": "assistant", "content": said.text, "model": label, "seed": said.seed,
                               **number, **scores})  # fmt: skip
         try:
-            with open(file.expanduser(), "x", encoding="utf-8") as out:
+            with open(file.expanduser(), "x", encoding="utf-8", errors="replace") as out:
                 for line in lines:
                     out.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
         except FileExistsError:
