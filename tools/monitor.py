@@ -49,7 +49,9 @@ def listening(host: str, port: int) -> socket.socket:
         made.listen()
     except (OSError, OverflowError) as error:
         made.close()
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        if isinstance(error, OverflowError):
+            raise Mistake(f"--port {port}: a number from 0 to 65535 is needed") from None
+        why = error.strerror or error
         raise Mistake(f"port {port} of {host} can't be had: {why}. Is a monitor running already? Another port:"
                       f" --port {port + 1 if port < 65535 else PORT}") from None  # fmt: skip
     return made
