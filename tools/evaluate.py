@@ -111,9 +111,7 @@ class Evaluation:
             "sampling": self.sampling._asdict(),
             "seed": self.args.seed,
             "template": self.args.template,
-            "rewards": {
-                name: {"path": s.path, "function": s.name, "options": s.options} for name, s in self.rewards
-            },
+            "rewards": {name: settings.identity(subject) for name, subject in self.rewards},
         }  # fmt: skip
 
 

@@ -202,6 +202,14 @@ def test_other_settings_do_not_mix(ask, tmp_path):
     assert code == 2 and (tmp_path / "mine.xlsx").read_text() == "a file of mine"
 
 
+def test_an_edited_reward_does_not_mix(ask, reward):
+    _, _, before = ask("--rows", "1")
+    file = Path(reward.partition("=")[2])
+    file.write_text(file.read_text().replace("right + bonus", "right - bonus"))
+    code, out, after = ask()
+    assert code == 2 and "rewards was" in out.err and after == before
+
+
 def test_one_more_model_joins(ask, tiny_model, tmp_path):
     other = tmp_path / "other"
     other.mkdir()

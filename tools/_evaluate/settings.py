@@ -206,3 +206,14 @@ def fingerprint(path: str) -> str:
     files = sorted(place.iterdir()) if place.is_dir() else [place]
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     return f"{place.absolute()} {hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:12]}"
+
+
+def identity(subject: Subject) -> dict:
+    """What a reward is: its function, its options, and what its file says."""
+    text = hashlib.sha256(Path(str(subject.module.__file__)).read_bytes()).hexdigest()[:12]
+    return {
+        "path": subject.path,
+        "function": subject.name,
+        "options": subject.options,
+        "file": text,
+    }

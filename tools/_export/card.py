@@ -299,7 +299,7 @@ def usage(name: str, dtype: str, auto: str, adapter: bool, generates: bool) -> l
         return [
             "from transformers import pipeline",
             f'model = pipeline("text-generation", "{name}")',
-            'answer = model([{"role": "user", "content": "..."}], max_new_tokens=256)',
+            'answer = model([{"role": "user", "content": "..."}], max_new_tokens=256, do_sample=False)',
             'print(answer[0]["generated_text"][-1]["content"])',
         ]
     return [
