@@ -1,17 +1,21 @@
 """`reward=exact`: is the answer the reference answer, letter for letter after a normalisation of both; score 0 or 1.
 
 Normalisation as in SQuAD (Rajpurkar et al., arXiv:1606.05250: lower case, no punctuation, no articles,
-single spaces) after Unicode NFKC; each step is an option. Punctuation is that of every script.
+single spaces) after Unicode NFKC; each step is an option. Punctuation is that of every script. Unlike SQuAD's,
+it keeps the marks that say something else: operators (x<y, ~p, C++), a sign, point, colon or slash at a digit
+(-5, 1.5, 1:10, 1/2), what ties single letters (A/C, x-y), C#, 5%, 5!, !p; and 2² is 2^2.
 The answer is looked for (`where`):
   whole     the whole response
-  thinking  what follows the last `</think>`; without one, the whole response
+  thinking  what follows the last `</think>`, up to a `<think>` that never closes
   tags      in the last closed <answer>...</answer> after the thinking
-  line      the last line after the thinking that isn't blank
-Several reference answers: any may match. `acc` is the score. `outcome`: match, mismatch, no_answer, and gold_error,
+  line      the last line after the thinking that has a letter or a digit (a fence has none)
+Several reference answers: any may match. Where the reference is a letter of a choice, from A to J, so is
+"A. its text" or "(A) its text". `acc` is the score. `outcome`: match, mismatch, no_answer, and gold_error,
 which is the data's fault (no reference answer): NaN, masked.
-Degenerate: a reference answer that normalisation leaves nothing of ("The", "?!") is compared with case and spaces
-alone ignored; else any empty answer would match it.
-Not covered: synonyms, other spellings, numbers written in another way (`reward=math`).
+Degenerate: a reference answer that normalisation leaves nothing of ("A", "?!") is compared with its articles, and if
+need be with its punctuation; else any empty answer would match it.
+Not covered: synonyms, other spellings, numbers written in another way (`reward=math`); brackets in a text, an
+apostrophe, a currency's sign and emoji count nothing.
 """
 
 import re
@@ -24,6 +28,26 @@ from rewards._references import after_thinking, reference_faults, references
 Place = Literal["whole", "thinking", "tags", "line"]
 ARTICLES = re.compile(r"\b(?:a|an|the)\b", re.I)
 PIECE = re.compile(r"\s+|\S{1,256}")  # a long run of combining marks takes quadratic time
+SUPERSCRIPTS = {  # NFKC alone makes 22 of 2 to the power of 2
+    code: f"^{unicodedata.normalize('NFKC', chr(code))}"
+    for code in range(0x80, 0x2100)
+    if unicodedata.decomposition(chr(code)).startswith("<super>")
+    and unicodedata.normalize("NFKC", chr(code)).isdigit()
+}
+WORD = r"[^\W_]"
+MEANS = re.compile(  # marks that say something else than the text without them
+    rf"""(?<=\d),(?=\d{{3}}(?!\d))(?P<thousands>)           # is dropped after all
+      | (?<=\d)[.,:/-](?=\d) | (?<!{WORD})[-.](?=[$€£¥]?\d) # 1.5, 1:10, 1/2; -5, .5
+      | (?<=\d)[%‰!] | (?<={WORD})\#(?!{WORD}) | (?<!{WORD})!(?={WORD})  # 5%, 5!, C#, !p
+      | (?<={WORD})/(?={WORD}) | (?<=(?<!{WORD}){WORD})-(?!\w)   # A/C, A-
+      | (?<={WORD})[-*](?={WORD}(?!{WORD}))(?<=(?<!{WORD}){WORD}.)  # x-y, but twenty-one
+    """,
+    re.VERBOSE,
+)
+CHOICE = re.compile(r"\W*([A-Ja-j])(?:[.:)]|\*\*)+\s+\S.*", re.DOTALL)
+WORDY = re.compile(WORD)
+DASHES = dict.fromkeys(map(ord, "‐‑‒–—−"), "-")
+QUOTED = re.compile(r"^\s*>\s|^\s*<([^<>]*)>\s*$")  # a quote of Markdown; a text in brackets
 
 
 class Options(_options.Options):
@@ -50,10 +74,17 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **op
 
 
 def _equal(answer: str, reference: str, steps: tuple) -> bool:
-    wanted = normalized(reference, *steps)
-    if not wanted:  # with less of it, something is left
-        steps = (True, False, False, True, steps[-1])
-        wanted = normalized(reference, *steps)
+    case, punctuation, articles, spaces, nfkc = steps
+    # With less of it, something is left.
+    for steps in (
+        (case, punctuation, articles, spaces, nfkc),
+        (case, punctuation, False, spaces, nfkc),
+        (True, False, False, True, nfkc),
+    ):
+        if wanted := normalized(reference, *steps):
+            break
+    if punctuation and len(wanted) == 1 and (choice := CHOICE.fullmatch(answer)):
+        answer = choice[1]
     return normalized(answer, *steps) == wanted
 
 
@@ -65,20 +96,50 @@ def find(response, where: str) -> str:
     if where == "tags":
         before, closed, _ = text.rpartition("</answer>")
         return before.rpartition("<answer>")[2] if closed and "<answer>" in before else ""
-    return text.rstrip().rpartition("\n")[2] if where == "line" else text
+    if where == "line":
+        lines = text.rstrip().split("\n")
+        return next((line for line in reversed(lines) if WORDY.search(line)), lines[-1])
+    return text
 
 
 def normalized(text: str, case: bool, punctuation: bool, articles: bool, spaces: bool, nfkc: bool):
     """`text` with what is ignored taken out."""
     if nfkc:
+        text = text.translate(SUPERSCRIPTS)
         text = PIECE.sub(lambda piece: unicodedata.normalize("NFKC", piece[0]), text)
+        text = text.replace("\u2044", "/")  # the bar of ½
     if case:
         text = text.casefold()
-    if punctuation:  # symbols, too: SQuAD takes out all of ASCII's
-        text = "".join(c for c in text if unicodedata.category(c)[0] not in "PS")
+    if punctuation:
+        text = _without_punctuation(text)
     if articles:
         text = ARTICLES.sub(" ", text)
     return " ".join(text.split()) if spaces else text
+
+
+def _without_punctuation(text: str) -> str:
+    """Without the marks that only stand around what is said."""
+    text = QUOTED.sub(r"\1", text).translate(DASHES)
+    parts, done = [], 0
+    for mark in MEANS.finditer(text):
+        if mark["thousands"] is None:
+            parts += (text[done : mark.start()].translate(SAYS), mark[0])
+            done = mark.end()
+    return "".join(parts) + text[done:].translate(SAYS)
+
+
+class _Says(dict):
+    """A table for str.translate that is made as it is used: letters, digits, blanks and mathematical
+    symbols stay; punctuation and other symbols go."""
+
+    def __missing__(self, code: int) -> int | None:
+        category = unicodedata.category(chr(code))
+        stays = category[0] not in "PS" or category == "Sm" or code == ord("^")
+        self[code] = code if stays else None
+        return self[code]
+
+
+SAYS = _Says()
 
 
 def row_faults(rows, **options) -> list[dict]:

@@ -57,6 +57,55 @@ def test_not_equal(answer, reference, outcome):
     assert score(answer, reference) == {"score": 0.0, "acc": 0.0, "outcome": outcome}
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("C", "C++"), ("C", "C#"), ("x<y", "x>y"), ("x+y", "x-y"), ("xy", "x-y"), ("12", "1/2"), ("12", "½"),
+        ("105", "10.5"),
+        ("1000", "1.000"), ("110", "1:10"), ("5", "-5"), ("5", "−5"), ("$5", "-$5"), ("p", "~p"), ("p", "!p"),
+        ("p", "¬p"),
+        ("AC", "A/C"), ("5", "5%"), ("22", "2²"), ("35", "3–5"), ("53", "5*3"), ("A", "A-"), ("A", "A+"),
+        ("12", "1,2"),
+    ],
+)  # fmt: skip
+def test_marks_that_say_something_stay(one, other):
+    for answer, reference in ((one, other), (other, one)):
+        assert score(answer, reference)["score"] == 0.0
+    for text in (one, other):
+        assert score(f"**{text}**", text)["score"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("1,000", "1000"), ("U.S.", "US"), ("e-mail", "email"), ("twenty-one", "twentyone"), ("−5", "-5"),
+        ("H₂O", "H2O"),
+        ("don't", "dont"), ("> Paris", "Paris"), ("<Paris>", "Paris"), ("`Paris`", "Paris"), ("$5", "5"),
+        ("3.14.", "3.14"),
+        ("2²", "2^2"), ("½", "1/2"), ("A:", "A"), ("**A**", "A"), ('"A"', "A"), ("A.", "a"), ("(A)", "A"),
+        ("A. Paris", "A"),
+        ("(B) Paris", "B"), ("E: a long text", "E"), ("4", 4.0), ("_Paris_", "Paris"),
+    ],
+)  # fmt: skip
+def test_marks_around_a_text_go(answer, reference):
+    assert score(answer, reference)["score"] == 1.0
+
+
+WRITTEN = ["{}", "{}.", "**{}**", "({})", " {}\n"]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.integers(-(10**6), 10**6),
+    st.integers(-(10**6), 10**6),
+    st.sampled_from(WRITTEN),
+)
+def test_numbers_are_the_same_or_not(one, other, written):
+    assert score(written.format(one), str(one))["score"] == 1.0
+    assert score(written.format(one), str(other))["score"] == float(one == other)
+    assert score(written.format(one / 100), str(one / 100))["score"] == 1.0
+
+
 def test_references_of_words_that_dont_count():
     assert score("the", "The")["score"] == 1.0 and score("?!", "?!")["score"] == 1.0
 
@@ -79,6 +128,10 @@ def test_each_step_is_an_option(option, answer, reference):
 @pytest.mark.parametrize(
     ("where", "answer", "outcome"),
     [
+        ("tags", "<think>hm <answer>Paris</answer>", "no_answer"),
+        ("thinking", "<think>Paris", "no_answer"),
+        ("line", "The answer is:\nParis\n```", "match"),
+        ("line", "Paris\n---\n", "match"),
         ("whole", "<think>x</think>Paris", "mismatch"),
         ("thinking", "<think>x</think>Paris", "match"),
         ("tags", "x <answer>Lyon</answer> <answer> Paris </answer> y", "match"),
