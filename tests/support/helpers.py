@@ -1,8 +1,10 @@
 """What tests and benches share beside fixtures: places, a run that has ended, what a run may leave behind."""
 
+import os
 import re
 import signal
 import subprocess
+import uuid
 from pathlib import Path
 
 import psutil
@@ -14,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SHARED = ROOT.parent / "shared" / "data"
 STEPS = 2  # of a real run
+MARK = "LAB_TESTS"  # in the environment of all that these tests start
+os.environ.setdefault(MARK, uuid.uuid4().hex)  # pytest-xdist's workers have the one of their parent
 # how a first line ends that says hardware, date and figure
 VERIFIED = re.compile(r"\. # verified: [^,]+, \d{4}-\d\d-\d\d, \S.*$")
 LEFT = re.compile(
@@ -32,13 +36,25 @@ def heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def of_others(process: psutil.Process) -> bool:
+    """Whether a process was started by somebody else than these tests: it does not have their mark.
+
+    A process that gives itself a title writes over its environment; then nobody can tell, and it counts.
+    """
+    try:
+        environment = process.environ()
+    except psutil.Error:
+        return True
+    return "PATH" in environment and environment.get(MARK) != os.environ[MARK]
+
+
 def leftovers() -> set[str]:
-    """What a run could leave: processes of Ray or vLLM, shared memory, temporary folders."""
+    """What a run of these tests could leave: processes of Ray or vLLM, shared memory, temporary folders."""
     names = {str(path) for place in ("/dev/shm", "/tmp") for path in Path(place).glob("*")
              if re.match(r"(psm|sem\.|verl_|torch_|plasma|verl-lab)", path.name)}  # fmt: skip
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or [])
-        if LEFT.search(line):
+        if LEFT.search(line) and not of_others(process):
             names.add(f"{process.pid} {line[:80]}")
     return names
 
