@@ -36,12 +36,16 @@ SUPERSCRIPTS = {  # NFKC alone makes 22 of 2 to the power of 2
 }
 WORD = r"[^\W_]"
 MEANS = re.compile(  # marks that say something else than the text without them
-    rf"""(?<=\d),(?=\d{{3}}(?!\d))(?P<thousands>)           # is dropped after all
-      | (?<=\d)[.,:/-](?=\d) | (?<!{WORD})[-.](?=[$€£¥]?\d) # 1.5, 1:10, 1/2; -5, .5
-      | (?<=\d)[%‰!] | (?<={WORD})\#(?!{WORD}) | (?<!{WORD})!(?={WORD})  # 5%, 5!, C#, !p
-      | (?<={WORD})/(?={WORD}) | (?<=(?<!{WORD}){WORD})-(?!\w)   # A/C, A-
-      | (?<={WORD})[-*](?={WORD}(?!{WORD}))(?<=(?<!{WORD}){WORD}.)  # x-y, but twenty-one
-    """,
+    rf"""[-.,:/*!\#%‰](?:                              # first, so that the engine skips to one
+        (?<=\d,)(?=\d{{3}}(?!\d))(?P<thousands>)      # is dropped after all
+      | (?<=\d[-.,:/])(?=\d)                          # 1.5, 1:10, 1/2
+      | (?<!{WORD}.)(?<=[-.])(?=[$€£¥]?\d)             # -5, -$5, .5
+      | (?<=\d[%‰!]) | (?<={WORD}\#)(?!{WORD})         # 5%, 5!, C#
+      | (?<!{WORD}.)(?<=!)(?={WORD})                   # !p
+      | (?<={WORD}/)(?={WORD})                         # A/C
+      | (?<=(?<!{WORD}){WORD}-)(?!\w)                  # A-
+      | (?<=(?<!{WORD}){WORD}[-*])(?={WORD}(?!{WORD})) # x-y, but twenty-one
+    )""",
     re.VERBOSE,
 )
 CHOICE = re.compile(r"\W*([A-Ja-j])(?:[.:)]|\*\*)+\s+\S.*", re.DOTALL)
