@@ -30,7 +30,7 @@ from rewards import _options
 from rewards._sql import faults
 from rewards._sql.shaping import SHAPINGS, report
 from rewards._sql.task import key_of, known_task, new_task, pool_for, strings
-from rewards._sql.text import SQL_BYTES, extract
+from rewards._sql.text import extract
 
 LIMITS_ITSELF = True
 Seconds = Annotated[float, Field(ge=1e-3)]
@@ -49,6 +49,7 @@ class Options(_options.Options):
     memory_mib: int = Field(1024, ge=128)  # of a worker process
     workers: Count = 2  # processes per calling process
     bare_select: bool = False  # accept SQL outside of fences and tags
+    allow_superuser: bool = False  # of a server: its rights are not the query's only bounds
     strict_format: bool = False  # at most one </think> and one fence after it, or it is `format`
 
 
@@ -72,7 +73,7 @@ async def compute_score(
         return report(o.shaping, "no_sql", task.empty_gold)
     if o.strict_format and not well_formed:
         return report(o.shaping, "format", task.empty_gold)
-    if len(sql) > SQL_BYTES:  # the worker would say the same, but need not see it
+    if len(sql) > task.sql_bytes:  # the worker would say the same, but need not see it
         return report(o.shaping, "limit", task.empty_gold)
     answer, known = await task.run(pool, sql)
     if isinstance(answer, str):

@@ -23,13 +23,15 @@ from rewards._sql.rows import strict_match
 
 # count, size: rows and bytes. key: of the result as it came. bag: the mode's own digest, of rows
 # without order. signatures, prefixes: for the column search. typed, kinds: see Result. rows: only
-# where the rule needs them.
+# where the rule needs them. exact: the same of `Result.exact`, if that is there. wide: it ran only with
+# the engine's own limits.
 Reference = namedtuple(
-    "Reference", "count size ordered key bag signatures prefixes typed kinds rows"
-)
+    "Reference", "count size ordered key bag signatures prefixes typed kinds rows exact wide",
+    defaults=(None, False),
+)  # fmt: skip
 
 
-TYPES = {kind: str(kind) for kind in (int, float, str, bytes, type(None))}
+TYPES = {kind: str(kind) for kind in (int, float, str, bytes, tuple, type(None))}
 
 
 def digest(data: bytes) -> bytes:
@@ -69,12 +71,14 @@ class Result:
     """The rows of a query, and lazily all that can be said of them without order or duplicates.
 
     size, key: bytes, and `short` form, of the rows as SQLite returned them, in order and typed.
+    exact: where a server's decimals have more digits than a float, the rows with these as (text,).
     """
 
-    def __init__(self, raw: list[tuple], size: int, key: bytes):
+    def __init__(self, raw: list[tuple], size: int, key: bytes, exact: list[tuple] | None = None):
         self.raw = raw
         self.size = size
         self.key = key
+        self.exact = Result(exact, size, key) if exact else None
 
     @lazy
     def has_floats(self) -> bool:
@@ -142,6 +146,19 @@ class Result:
         return digest(b"".join(parts if ordered else sorted(set(parts))))
 
 
+def distinct_rows(rows: list, more: Iterable[list], max_rows: int, max_bytes: int) -> Result | None:
+    """The different ones of the rows and of the chunks that follow; None if they are too many."""
+    found, size = {}, 0
+    for chunk in chain([rows], more):
+        new = dict.fromkeys(row for row in chunk if row not in found)
+        if new:
+            found.update(new)
+            size += len(marshal.dumps(list(new), 2))
+            if len(found) > max_rows or size > max_bytes:
+                return None
+    return Result(list(found), size, short(marshal.dumps(list(found), 2)))
+
+
 def reference_of(result: Result, mode: str, ordered: bool, keep_rows: bool) -> Reference:
     rows = result.raw
     bag = signatures = prefixes = typed = None
@@ -156,12 +173,27 @@ def reference_of(result: Result, mode: str, ordered: bool, keep_rows: bool) -> R
             prefixes = _prefixes(result)
     kept = result.raw if keep_rows or mode == "strict" else None
     kinds = result.kinds if typed else None
+    exact = None
+    if result.exact and mode != "strict":  # which has a tolerance
+        exact = tuple(reference_of(result.exact, mode, ordered, False))
     return Reference(
-        len(rows), result.size, ordered, result.key, bag, signatures, prefixes, typed, kinds, kept
-    )
+        len(rows), result.size, ordered, result.key, bag, signatures, prefixes, typed, kinds, kept,
+        exact,
+    )  # fmt: skip
 
 
 def matches(reference: Reference, result: Result, mode: str, deadline: float) -> bool:
+    """Whether the results agree; TimeoutError at the deadline.
+
+    Decimals compare as floats with floats, as servers do, and digit by digit with one another.
+    """
+    equal = _matches(reference, result, mode, deadline)
+    if equal and reference.exact and result.exact:
+        return _matches(Reference._make(reference.exact), result.exact, mode, deadline)
+    return equal
+
+
+def _matches(reference: Reference, result: Result, mode: str, deadline: float) -> bool:
     if result.key == reference.key:  # the very same rows: the usual match, in every mode
         return True
     if mode == "bird":

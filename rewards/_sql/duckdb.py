@@ -25,6 +25,7 @@ from rewards._sql.guard import Clock
 from rewards._sql.url import file_of
 
 POLL_S = 0.02
+ROWS_MOST = 10**9
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,
     "enable_external_access": False,
@@ -83,6 +84,16 @@ class Database(Engine):
 
     def chunks(self, statement):
         self.connection.execute(statement)
+        types = [str(column[1]) for column in self.connection.description]
+        if any("_NS" in kind for kind in types):  # Python's own types end at microseconds
+            parts = (f"CAST(#{n} AS VARCHAR)" if "_NS" in kind else f"#{n}"
+                     for n, kind in enumerate(types, 1))  # fmt: skip
+            getattr(
+                self.connection, "abort", bool
+            )()  # what DuckDB 2 keeps of a result that is not fetched
+            relation = self.connection.sql(statement).project(", ".join(parts))
+            yield relation.limit(min(self.max_rows, ROWS_MOST) + 1).fetchall()
+            return
         while chunk := self.connection.fetchmany(CHUNK_ROWS):
             yield chunk
 

@@ -7,7 +7,9 @@ made again when they are lost. What each engine adds is in `_sql/postgres`, `_sq
 `_sql/duckdb`; what they all cannot do is bound what a query costs the server in that time.
 
 Values: numbers are numbers (DECIMAL '1.50' is 1.5, true is 1), bytes are bytes, NULL is NULL;
-everything else is text, as the server (or Python) writes it: dates, UUIDs, JSON, arrays.
+everything else is text, as the server (or Python) writes it: dates, UUIDs, JSON, arrays. A decimal with
+more digits than a float is kept beside the float that is next to it (`Exact`).
+What a query may say is judged by its tokens (`_sql/lex`) and by the server's own catalogue.
 `no_table_read` is a guess here: no word of the query is the name of a table or view.
 """
 
@@ -16,13 +18,16 @@ import importlib
 import json
 import marshal
 import re
+import sys
 import time
 from decimal import Decimal
 from itertools import chain
+from math import isfinite, nan
 from typing import Any
 
-from rewards._sql.compare import Result, short
-from rewards._sql.guard import Clock, Fault
+from rewards._sql.compare import Result, distinct_rows, short
+from rewards._sql.guard import WIDE_SQL_BYTES, Clock, Fault
+from rewards._sql.lex import Lexer, Token, closings, lexer, tokens, words
 from rewards._sql.text import SQL_BYTES, has_second_statement
 from rewards._sql.url import DRIVERS, hidden, scheme_of
 
@@ -34,13 +39,8 @@ ATTEMPTS = 2  # of a query whose connection is lost
 CHUNK_ROWS = 64
 DIGITS = 300  # a float has not more
 PLAIN = {int, float, str, bytes, type(None)}
+NAMES = ("word", "name")
 
-# What may stand before the first word. Where dialects differ in what is a comment (nested ones, a
-# lone carriage return), the text is refused: the word must be the one that the server sees.
-_START = re.compile(
-    r"(?:[\s;(]|--[^\r\n]*(?:\r?\n|\Z)|#[^\r\n]*(?:\r?\n|\Z)|/\*(?:(?!/\*|\*/)[\s\S])*\*/)*(\w*)"
-)
-_WORDS = re.compile(r"'[^']*'?|--[^\n]*|/\*(?s:.*?)(?:\*/|\Z)|(?P<word>\w+)")
 QUERIES = {"select", "with", "values", "table"}
 NOT_QUERIES = {"explain", "describe", "desc", "show", "analyze", "help"}
 STATEMENTS = re.compile(
@@ -60,11 +60,13 @@ class Engine:
     """A database on one of the engines; `query` and `table_read` as in `guard.Database`.
 
     An engine's class says how to connect, and what one query is made of. errors: what its driver
-    raises. denied: what no query may say.
+    raises. denied: functions that no query may call. superuser: who may do more than read, if the
+    role is such a one. rules: how the server reads a query's text.
     """
 
     errors: tuple = ()
-    denied: re.Pattern | None = None
+    denied: frozenset[str] = frozenset()
+    superuser = ""
 
     def __init__(self, url: str, heap_bytes: int, clock: Clock):
         self.url = url
@@ -73,6 +75,8 @@ class Engine:
         self.connection: Any = None  # the driver's
         self.tables: set[str] = set()
         self.table_read = False
+        self.max_rows = 0  # that are looked at, of the query that runs
+        self.rules: Lexer = lexer(scheme_of(url))
 
     def connect(self) -> None:
         """Set `connection` and `tables`."""
@@ -116,11 +120,20 @@ class Engine:
                 _down[self.url] = time.monotonic() + RETRY_S, why
         raise Fault("db_missing", why)
 
-    def query(self, sql: str, max_rows: int, max_bytes: int, lenient_text: bool) -> Result:
+    def query(
+        self,
+        sql: str,
+        max_rows: int,
+        max_bytes: int,
+        lenient_text: bool,
+        distinct: bool = False,
+        wide: bool = False,
+    ) -> Result:
         """The result of one statement; Fault with the outcome class when there is none."""
         self.table_read = False
+        self.max_rows = sys.maxsize if distinct else max_rows
         try:
-            if len(sql.encode()) > SQL_BYTES:
+            if len(sql.encode()) > (WIDE_SQL_BYTES if wide else SQL_BYTES):
                 raise Fault("limit", "the query is too long")
         except UnicodeEncodeError as error:
             raise Fault("syntax_error", str(error)) from None
@@ -129,18 +142,18 @@ class Engine:
         for _ in range(ATTEMPTS):
             self.open()
             try:
-                return self._run(sql, max_rows, max_bytes)
+                return self._run(sql, max_rows, max_bytes, distinct)
             except Lost:
                 continue
         raise Fault("killed", "the connection was lost again")
 
-    def _run(self, sql: str, max_rows: int, max_bytes: int) -> Result:
+    def _run(self, sql: str, max_rows: int, max_bytes: int, distinct: bool) -> Result:
         keep = False
         try:
-            words = {match["word"].lower() for match in _WORDS.finditer(sql) if match["word"]}
-            self.table_read = not self.tables.isdisjoint(words)
+            said = {token.text for token in tokens(sql, self.rules) if token.kind in NAMES}
+            self.table_read = not self.tables.isdisjoint(said)
             query = self.start(sql)
-            result = _fetch(self.chunks(query), max_rows, max_bytes)
+            result = _fetch(self.chunks(query), max_rows, max_bytes, distinct)
             keep = True
             if time.monotonic() > self.clock.deadline:  # MySQL's SLEEP says 1 when it is cut short
                 raise Fault("timeout")
@@ -154,7 +167,7 @@ class Engine:
             keep = known and outcome not in ("", "memory")
             if not outcome:
                 raise Lost from None
-            if outcome == "syntax_error" and has_second_statement(sql):
+            if outcome == "syntax_error" and has_second_statement(sql, scheme_of(self.url)):
                 outcome = "multiple_statements"
             raise Fault(outcome, hidden(str(error), self.url)) from None
         finally:
@@ -168,57 +181,120 @@ class Engine:
 
     def check(self, sql: str) -> None:
         """Fault unless the text looks like one query; the read-only transaction does not rely on it."""
-        start = _START.match(sql)
-        word = start[1].lower()
+        found = list(tokens(sql, self.rules))
+        self.check_comments([token.text for token in found if token.kind == "comment"])
+        found = [token for token in found if token.kind != "comment"]
+        first = next((token for token in found if token.text not in (";", "(")), None)
+        if first is None:
+            raise Fault("no_sql", "no statement")
+        word = first.text if first.kind == "word" else ""
         if word not in QUERIES:
-            if start.end() == len(sql) and not word:
-                raise Fault("no_sql", "no statement")
             known = "not_select" if word in NOT_QUERIES else "syntax_error"
             raise Fault("forbidden" if STATEMENTS.fullmatch(word) else known, f"no query: {word}")
-        if self.denied and (found := self.denied.search(sql)):
-            raise Fault("forbidden", f"not allowed: {found[0]}")
+        for name in called(found):
+            if name in self.denied:
+                raise Fault("forbidden", f"not allowed: {name}")
+        self.check_names(found)
+
+    def check_comments(self, comments: list[str]) -> None:
+        """Fault for a comment that is none to the server."""
+
+    def check_names(self, found: list[Token]) -> None:
+        """Fault for what else the engine's queries may not say; found: the text but its comments."""
 
 
-def _fetch(chunks, max_rows: int, max_bytes: int) -> Result:
+def called(found: list[Token]) -> set[str]:
+    """The names that a bracket follows, as it does in each call, but those that only name something:
+
+    an alias, `AS name (columns)`, and a CTE, `name (columns) AS (SELECT ...`.
+    """
+    said, close = [*words(found), ""], closings(found)
+    names = set()
+    for bracket in close:
+        if not bracket or found[bracket - 1].kind not in NAMES:
+            continue
+        before = found[bracket - 2].text if bracket > 1 else ""
+        if before == "as" == said[bracket - 2]:
+            continue
+        body = close[bracket] + 2
+        body += said[body - 1 : body + 1] == ["as", "materialized"]
+        cte = (
+            body in close and "as" in said[body - 2 : body] and said[body + 1] in ("select", "with")
+        )
+        if not (cte and before in ("with", "recursive", ",")):
+            names.add(found[bracket - 1].text)
+    return names
+
+
+def _fetch(chunks, max_rows: int, max_bytes: int, distinct: bool) -> Result:
+    """distinct: equal rows count once for the limits."""
     rows, parts, size = [], [], 0
+    chunks = map(_plain_rows, chunks)
     for chunk in chunks:
-        if not set(map(type, chain.from_iterable(chunk))) <= PLAIN:
-            chunk = [tuple(map(plain, row)) for row in chunk]
         data = marshal.dumps(chunk, 2)
         rows += chunk
         parts.append(data)
         size += len(data)
         if len(rows) > max_rows or size > max_bytes:
-            raise Fault("result_too_large")
-    return Result(rows, size, short(b"".join(parts)))
+            found = distinct_rows(rows, chunks, max_rows, max_bytes) if distinct else None
+            if not found:
+                raise Fault("result_too_large")
+            rows, parts, size = found.raw, [found.key], found.size
+    exact = rows if tuple in set(map(type, chain.from_iterable(rows))) else None
+    if exact:
+        rows = [tuple(float(v[0]) if type(v) is tuple else v for v in row) for row in exact]
+    return Result(rows, size, short(b"".join(parts)), exact)
+
+
+def _plain_rows(chunk: list[tuple]) -> list[tuple]:
+    kinds = set(map(type, chain.from_iterable(chunk)))
+    if kinds <= PLAIN and not (float in kinds and any(v != v for row in chunk for v in row)):
+        return chunk
+    return [tuple(map(plain, row)) for row in chunk]
+
+
+class Exact(str):
+    """The digits of a decimal that no float has."""
 
 
 def plain(value):
-    """A driver's value as a number, text, bytes or None."""
+    """A driver's value as a number, text, bytes or None; a decimal beyond a float as (digits,)."""
     kind = type(value)
     if kind in PLAIN:
-        return value
+        return value if value == value else nan  # one NaN, of one object
     if kind is bool:
         return int(value)
     if kind is Decimal:
-        return number(str(value))
+        return plain(number(str(value)))
+    if kind is Exact:
+        return (str(value),)
     if kind in (list, tuple):
-        return json.dumps([*map(plain, value)], default=repr)
+        return json.dumps([*map(in_text, value)], default=repr)
     if kind is dict:
-        pairs = {str(plain(key)): plain(part) for key, part in value.items()}
+        pairs = {str(in_text(key)): in_text(part) for key, part in value.items()}
         return json.dumps(pairs, default=repr)
     return bytes(value) if kind in (bytearray, memoryview) else str(value)
 
 
-def number(text: str) -> int | float | str:
-    """The number that a DECIMAL's text says; as close as a float is, where it is not whole.
+def in_text(value):
+    """In a list or the like, which becomes text: equal numbers are written alike."""
+    value = plain(value)
+    if type(value) is float and value.is_integer():
+        return int(value)
+    return value[0] if type(value) is tuple else value
 
-    The text itself, where it is so large that no float is close.
-    """
+
+def number(text: str) -> int | float | Exact:
+    """The number that a DECIMAL's text says."""
     whole, _, rest = text.partition(".")
-    if len(whole) > DIGITS:
-        return text
-    return int(whole) if whole.lstrip("-").isdigit() and not rest.strip("0") else float(text)
+    if len(whole) <= DIGITS:
+        if whole.lstrip("-").isdigit() and not rest.strip("0"):
+            return int(whole)
+        close = float(text)
+        if not isfinite(close) or Decimal(repr(close)) == Decimal(text):
+            return close
+        text = format(Decimal(text), "f")
+    return Exact(text.rstrip("0").rstrip(".") if "." in text else text)
 
 
 def connect(url: str, heap_bytes: int, clock: Clock) -> Engine:

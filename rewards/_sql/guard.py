@@ -9,21 +9,24 @@
 | heap limit | memory bombs (`memory`); the worker adds RLIMIT_AS |
 
 One long opcode gets past all of these; the worker's own alarm ends the process (`killed`).
-Not covered: a database in WAL mode whose log was not checkpointed (immutable skips the log).
+immutable skips the log of a database in WAL mode, and a journal: see `url.changes_beside`.
+Not covered: a column whose name is not UTF-8, which Python's authorizer cannot be asked about.
 """
 
 import contextlib
 import marshal
+import os
 import re
 import sqlite3
 import time
+from functools import partial
 
-from rewards._sql.compare import Result, short
+from rewards._sql.compare import Result, distinct_rows, short
 from rewards._sql.text import SQL_BYTES, first_word
 
 # Category numbers of sqlite3_limit(), which Python 3.10 does not name.
 LIMITS = {
-    0: 1_000_000,  # LENGTH: bytes of a value or a row
+    0: 1_000_000,  # LENGTH: bytes of a value or a row; or of the whole file, where rows may be longer
     1: SQL_BYTES,  # SQL_LENGTH
     3: 200,  # EXPR_DEPTH
     4: 100,  # COMPOUND_SELECT
@@ -31,6 +34,9 @@ LIMITS = {
     8: 500,  # LIKE_PATTERN_LENGTH
     11: 0,  # WORKER_THREADS
 }
+# SQLite's own, for reference answers that need them, and for what is compared with these.
+WIDE_SQL_BYTES = 1_000_000
+WIDE_LIMITS = {0: 1_000_000_000, 1: WIDE_SQL_BYTES, 3: 1000, 4: 500, 8: 50_000}
 PRAGMA, READ, SELECT, FUNCTION, RECURSIVE = 19, 20, 21, 31, 33  # the authorizer's action codes
 # Not a matter of the data: chance, memory by the gigabyte, code from a file, a raw pointer.
 DENIED_FUNCTIONS = {"random", "randomblob", "zeroblob", "load_extension", "fts3_tokenizer"}
@@ -47,7 +53,10 @@ CLASSES = [
     for outcome, pattern in (
         ("schema_error", "no such |ambiguous column name|wrong number of arguments to function"),
         ("syntax_error", 'near ".*": syntax error|incomplete input|unrecognized token'),
-        ("syntax_error", "the query contains a null|'utf-8' codec can't|SQL is of wrong type"),
+        (
+            "syntax_error",
+            "the query contains a null|'utf-8' codec can't encode|SQL is of wrong type",
+        ),
         ("multiple_statements", "You can only execute one statement"),
         ("forbidden", "not authorized|authorization denied|attempt to write a readonly"),
         ("timeout", "interrupted$"),
@@ -126,22 +135,34 @@ class Database:
         run = self.connection.execute
         run("PRAGMA temp_store=memory")
         run(f"PRAGMA hard_heap_limit={heap_bytes}")
-        found = run("SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view')")
-        schema = found.fetchall()
+        self.connection.text_factory = bytes  # any byte may stand in a schema
+        found = run(
+            "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view')"
+        ).fetchall()
+        self.connection.text_factory = str
+        schema = [(name.decode(errors="replace"), (sql or b"")[:20].lower()) for name, sql in found]
         self.tables = {name.lower() for name, _ in schema}
         # A virtual table sets itself up at its first use, by statements the authorizer would deny.
-        virtual = [name for name, sql in schema if (sql or "").lower().startswith("create virtual")]
+        virtual = [name for name, sql in schema if sql.startswith(b"create virtual")]
         for name in ("json_each", "json_tree", *virtual):
             try:
                 run('SELECT 1 FROM "{}" LIMIT 1'.format(name.replace('"', '""'))).fetchall()
             except sqlite3.Error:
                 continue  # not in this SQLite, or broken: a query that needs it will say so
-        for category, value in LIMITS.items():
-            set_limit(self.connection, category, value)
+        # What is stored is no longer than its file.
+        size = min(os.path.getsize(path), WIDE_LIMITS[0])
+        self.limits = LIMITS | {0: max(LIMITS[0], size)}
+        self.set_limit = partial(set_limit, self.connection)
+        self.set_limits(False)
         self.clock = clock
         self.table_read = self.denied = False
         self.connection.set_authorizer(self._authorize)
         self.connection.set_progress_handler(self._expired, PROGRESS_STEPS)
+
+    def set_limits(self, wide: bool) -> None:
+        self.wide = wide
+        for category, value in {**self.limits, **(WIDE_LIMITS if wide else {})}.items():
+            self.set_limit(category, value)
 
     def close(self) -> None:
         self.connection.close()
@@ -163,17 +184,32 @@ class Database:
         self.denied = True
         return 1
 
-    def query(self, sql: str, max_rows: int, max_bytes: int, lenient_text: bool) -> Result:
-        """The result of one statement; Fault with the outcome class when there is none."""
+    def query(
+        self,
+        sql: str,
+        max_rows: int,
+        max_bytes: int,
+        lenient_text: bool,
+        distinct: bool = False,
+        wide: bool = False,
+    ) -> Result:
+        """The result of one statement; Fault with the outcome class when there is none.
+
+        lenient_text: bytes that are no text are left out. distinct: equal rows count once for max_rows
+        and max_bytes. wide: with SQLite's own limits.
+        """
         self.denied = self.table_read = False
-        if len(sql) > SQL_BYTES // 4 and len(sql.encode(errors="replace")) > SQL_BYTES:
+        most = WIDE_SQL_BYTES if wide else SQL_BYTES
+        if len(sql) > most // 4 and len(sql.encode(errors="replace")) > most:
             raise Fault("limit", "the query is too long")
+        if wide != self.wide:
+            self.set_limits(wide)
         word = first_word(sql)
         if word in NOT_QUERIES:
             raise Fault(NOT_QUERIES[word])
         try:
             try:
-                return self._fetch(sql, max_rows, max_bytes)
+                return self._fetch(sql, max_rows, max_bytes, distinct)
             except sqlite3.OperationalError as error:
                 if not lenient_text or not str(error).startswith("Could not decode to UTF-8"):
                     raise
@@ -181,13 +217,13 @@ class Database:
             # only the rare query that meets such bytes runs again with it.
             self.connection.text_factory = _decode
             try:
-                return self._fetch(sql, max_rows, max_bytes)
+                return self._fetch(sql, max_rows, max_bytes, distinct)
             finally:
                 self.connection.text_factory = str
         except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError, MemoryError) as error:
             raise (Fault("forbidden", str(error)) if self.denied else classify(error)) from None
 
-    def _fetch(self, sql: str, max_rows: int, max_bytes: int) -> Result:
+    def _fetch(self, sql: str, max_rows: int, max_bytes: int, distinct: bool) -> Result:
         cursor = self.connection.execute(sql)
         rows, parts, size = [], [], 0
         while True:
@@ -197,7 +233,10 @@ class Database:
             parts.append(data)
             size += len(data)
             if len(rows) > max_rows or size > max_bytes:
-                raise Fault("result_too_large")
+                more = iter(partial(cursor.fetchmany, CHUNK_ROWS), [])
+                if not distinct or not (found := distinct_rows(rows, more, max_rows, max_bytes)):
+                    raise Fault("result_too_large")
+                return found
             if len(chunk) < CHUNK_ROWS:
                 break
         if not rows and cursor.description is None:

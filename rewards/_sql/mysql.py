@@ -6,16 +6,18 @@
 | a connection without multiple statements | a second statement |
 | first word (`Engine.check`) | SET, KILL, HANDLER, CALL, LOAD: a read-only transaction lets these run |
 | max_execution_time (MySQL), max_statement_time (MariaDB) | loops, SLEEP, BENCHMARK |
-| `denied` | INTO OUTFILE, LOAD_FILE, locks by name, comments that run, hints that lift the limit |
+| no role that may more than read, unless `allow_superuser` | files, other databases' passwords |
+| `denied`, `check_names` | LOAD_FILE, locks by name, INTO OUTFILE, the schema mysql |
+| `check_comments` | comments that run, hints that lift the limit |
 
 User variables are allowed; a query that names one gets a connection that nobody uses after it.
-The role should be one that may only SELECT: the FILE right and other databases are its matter.
+The role should be one that may only SELECT: other databases are its matter.
 A password that is not in the URL is $MYSQL_PWD or that of ~/.my.cnf.
 Not covered: stored functions of the database's own.
 """
 
 import os
-import re
+from itertools import pairwise
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pymysql
@@ -23,14 +25,22 @@ from pymysql.constants import FIELD_TYPE
 from pymysql.converters import encoders
 from pymysql.cursors import SSCursor
 
-from rewards._sql.engines import CHUNK_ROWS, CONNECT_S, Engine, Fault, number
+from rewards._sql.engines import CHUNK_ROWS, CONNECT_S, NAMES, Engine, Fault, number
+from rewards._sql.lex import lexer
 
 PARAMETERS = ("unix_socket", "ssl_ca")
-DENIED = re.compile(
-    r"/\*m?!|\b(?:outfile|dumpfile|load_file|get_lock|release_lock|release_all_locks"
-    r"|max_execution_time|max_statement_time|sys_exec|sys_eval)\b",
-    re.I,
+DENIED = frozenset(
+    ["load_file", "get_lock", "release_lock", "release_all_locks", "sys_exec", "sys_eval"]
 )
+HINTS = ("max_execution_time", "max_statement_time", "set_var")
+# Of MySQL's and MariaDB's many, those that no reader has. ALL PRIVILEGES ON *.* brings them.
+PRIVILEGES = """
+SELECT count(*) FROM information_schema.user_privileges
+WHERE grantee = concat("'", replace(current_user(), '@', "'@'"), "'")
+AND privilege_type IN ('SUPER', 'FILE', 'CREATE USER', 'SHUTDOWN')
+"""
+# Passwords are there, for who may look.
+ROLES = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'mysql'"
 TABLES = "SELECT lower(table_name) FROM information_schema.tables WHERE table_schema = database()"
 CODES = {
     "syntax_error": (1064, 1149),
@@ -95,6 +105,27 @@ class Database(Engine):
         with self.connection.cursor() as cursor:
             cursor.execute(TABLES)
             self.tables = {name for (name,) in cursor.fetchall()}
+            cursor.execute(PRIVILEGES)
+            self.superuser = "this role" if cursor.fetchall()[0][0] else ""
+            cursor.execute("SELECT @@sql_mode")
+            modes = cursor.fetchall()[0][0].split(",")
+            cursor.execute(ROLES)
+            self.sees_roles = bool(cursor.fetchall()[0][0])
+        self.rules = lexer("mysql", "NO_BACKSLASH_ESCAPES" not in modes, "ANSI_QUOTES" in modes)
+
+    def check_comments(self, comments: list[str]) -> None:
+        for comment in map(str.lower, comments):
+            hint = comment.startswith("/*+") and any(name in comment for name in HINTS)
+            if hint or comment.startswith(("/*!", "/*m!")):
+                raise Fault("forbidden", f"not allowed: {comment[:20]}")
+
+    def check_names(self, found: list) -> None:
+        for token, after in pairwise(found):
+            if token.kind not in NAMES:
+                continue
+            file = token.text == "into" and after.text in ("outfile", "dumpfile")
+            if file or (self.sees_roles and token.text == "mysql" and after.text == "."):
+                raise Fault("forbidden", f"not allowed: {token.text} {after.text}")
 
     def start(self, sql: str) -> str:
         self.check(sql)

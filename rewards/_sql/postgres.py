@@ -6,44 +6,59 @@
 | the extended protocol | a second statement |
 | first word (`Engine.check`) | COPY, SET, DO, CALL, LISTEN: a read-only transaction lets these run |
 | statement_timeout, set anew in each transaction | loops, pg_sleep, waiting for locks |
-| `denied` | see there |
+| no superuser, unless `allow_superuser` | files, programs, pages of tables, passwords |
+| `DENIED`, by the server's catalogue | functions that act on more than their result, or run text |
+| `PRIVILEGED` | what a role with more rights than it needs could read |
 
 A query is one statement on the server, so its timer runs from the first row to the last, whatever
 set_config says meanwhile. Rows are streamed: they wait in the network until they are asked for.
-The role should be one that may only read: files and programs are kept from a superuser by `denied` alone.
+The role should be one that may only read: from a superuser much is kept by `DENIED` alone.
 Not covered: functions and foreign tables of the database's own that reach outside of it.
 """
 
 import re
+from itertools import pairwise
 
 import psycopg
 from psycopg import capabilities
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg.types.numeric import FloatLoader, IntLoader
 
-from rewards._sql.engines import CHUNK_ROWS, CONNECT_S, Engine, number
+from rewards._sql.engines import CHUNK_ROWS, CONNECT_S, NAMES, Engine, Fault, in_text, number
+from rewards._sql.lex import lexer
 
-# They act on the session or on others' sessions, on large objects, replication or another
-# connection, or run text as SQL, in which a name could hide. U&"..." could spell any name. pg_sleep
-# has the time limit.
-DENIED = (
-    r"set_config|pg_(?:terminate|cancel)_backend|pg_(?:try_)?advisory_\w+|pg_notify"
-    r"|pg_(?:create|drop|copy|sync|replication|logical|promote)\w*"
-    r"|lo_(?:import|export|creat|create|open|put|unlink|from_bytea)"
-    r"|(?:query|cursor)_to_xml\w*|ts_stat|ts_rewrite|dblink\w*|crosstab\w*|connectby|xpath_table"
+# By PostgreSQL's own rule a function that acts on anything is volatile: on the session or others, locks,
+# large objects, replication, another connection, pages of tables (pg_surgery, pg_visibility). So each
+# one in C is denied but these; those in SQL and the like are the database's own.
+HARMLESS = """
+clock_timestamp,timeofday,random,random_normal,gen_random_uuid,gen_random_bytes,gen_salt,normal_rand,
+uuid_generate_v1,uuid_generate_v1mc,uuid_generate_v4,pgp_sym_encrypt,pgp_pub_encrypt,current_query,
+bernoulli,system,system_rows,system_time,pg_sleep,pg_is_in_recovery,pg_partition_tree,
+pg_relation_size,pg_table_size,pg_indexes_size,pg_total_relation_size,pg_database_size,
+pg_tablespace_size,pg_partition_ancestors,time_bucket_gapfill,locf,interpolate
+"""
+# These are not volatile, or not there, and run text as SQL, in which a name could hide.
+RUN_TEXT = "crosstab,crosstab_hash,connectby_text,connectby_text_serial,xpath_table"
+ALWAYS = frozenset(
+    ["crosstab", "connectby", "xpath_table", "dblink", "dblink_exec", "dblink_connect"]
 )
-# What the server keeps from ordinary roles: files, programs, passwords, other sessions. A superuser
-# (or a role with more rights than it needs) is refused the same.
+# What the server keeps from ordinary roles is denied to all.
+DENIED = f"""
+SELECT DISTINCT lower(proname) FROM pg_proc JOIN pg_language ON prolang = pg_language.oid
+WHERE lanname IN ('c', 'internal') AND (provolatile = 'v' AND proname <> ALL ('{{{HARMLESS}}}')
+OR prosrc = ANY ('{{{RUN_TEXT}}}'))
+OR pronamespace = 'pg_catalog'::regnamespace AND NOT has_function_privilege('public', pg_proc.oid, 'EXECUTE')
+"""
 PRIVILEGED = """
-SELECT proname FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
-AND NOT has_function_privilege('public', oid, 'EXECUTE')
-UNION SELECT relname FROM pg_class WHERE relnamespace = 'pg_catalog'::regnamespace
+SELECT relname FROM pg_class WHERE relnamespace = 'pg_catalog'::regnamespace
 AND relkind IN ('r', 'v') AND NOT has_table_privilege('public', oid, 'SELECT')
+AND has_table_privilege(oid, 'SELECT')
 """
 TABLES = """
 SELECT lower(relname) FROM pg_class WHERE relkind IN ('r', 'v', 'm', 'p', 'f')
 AND relnamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_|^information_schema$')
 """
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?")
 OUTCOMES = {  # by SQLSTATE, or its class
     "42601": "syntax_error",
     "08P01": "syntax_error",  # $1, and nobody to say what it is
@@ -63,6 +78,20 @@ class Number(Loader):
         return number(bytes(data).decode())
 
 
+class Padded(Loader):
+    """CHAR(n): the blanks at its end mean nothing to the server."""
+
+    def load(self, data):
+        return bytes(data).decode().rstrip(" ")
+
+
+class Numbers(Loader):
+    """Text with numbers in it, {1.50,2.0}: equal ones are written alike."""
+
+    def load(self, data):
+        return NUMBER.sub(lambda found: str(in_text(number(found[0]))), bytes(data).decode())
+
+
 class Boolean(Loader):
     def load(self, data):
         return int(bytes(data) == b"t")
@@ -78,6 +107,11 @@ def _adapters() -> AdaptersMap:
         adapters.register_loader(name, FloatLoader)
     adapters.register_loader("bytea", psycopg.types.string.ByteaLoader)
     adapters.register_loader("numeric", Number)
+    adapters.register_loader("bpchar", Padded)
+    for name in ("numeric", "float4", "float8"):
+        adapters.register_loader(types[name].array_oid, Numbers)
+    for name in ("numrange", "nummultirange"):
+        adapters.register_loader(name, Numbers)
     adapters.register_loader("bool", Boolean)
     adapters.register_loader(0, psycopg.types.string.TextLoader)
     return adapters
@@ -102,9 +136,19 @@ class Database(Engine):
             fallback_application_name="verl-lab",
         )
         self.tables = {name for (name,) in self.connection.execute(TABLES)}
-        privileged = [name for (name,) in self.connection.execute(PRIVILEGED)]
-        names = "|".join(map(re.escape, privileged))
-        self.denied = re.compile(rf'\bu&"|\b(?:{DENIED}|{names})\b', re.I)
+        self.privileged = {name for (name,) in self.connection.execute(PRIVILEGED)}
+        self.denied = ALWAYS.union(name for (name,) in self.connection.execute(DENIED))
+        said = self.connection.info.parameter_status
+        self.rules = lexer("postgresql", said("standard_conforming_strings") == "off")
+        self.superuser = "a superuser" if said("is_superuser") == "on" else ""
+
+    def check_names(self, found: list) -> None:
+        for before, token in pairwise([None, *found]):
+            if token.kind == "broken" and token.text[:2].lower() == "u&":
+                raise Fault("forbidden", "a name in Unicode escapes")
+            alias = before and before.kind == "word" and before.text == "as"
+            if token.kind in NAMES and token.text in self.privileged and not alias:
+                raise Fault("forbidden", f"not allowed: {token.text}")
 
     def start(self, sql: str) -> str:
         self.check(sql)

@@ -3,7 +3,7 @@
 import time
 from bisect import bisect_left, bisect_right
 from itertools import chain
-from math import isclose, isfinite
+from math import isclose, isfinite, nan
 
 REL_TOL = 1e-6
 RANKS: dict[type, int] = {str: 2, bytes: 3}  # NULL is 0, a number 1
@@ -35,7 +35,9 @@ def _groups(rows: list[tuple], soft: list[int]) -> dict[tuple, list[tuple]]:
     for row in rows:
         hard, numbers = list(row), []
         for i in soft:
-            if type(row[i]) in (int, float):
+            if row[i] != row[i]:
+                hard[i] = nan  # this one object, which is equal to itself
+            elif type(row[i]) in (int, float):
                 numbers.append(row[i])
                 hard[i] = float
         groups.setdefault(tuple(hard), []).append(tuple(numbers))
@@ -92,7 +94,7 @@ def _close_rows(a: tuple, b: tuple) -> bool:
 
 
 def _close(a, b) -> bool:
-    if a == b:
+    if a == b or (a != a and b != b):  # or both NaN
         return True
     kinds = {type(a), type(b)}
     return float in kinds and kinds <= {int, float} and isclose(a, b, rel_tol=REL_TOL)
@@ -101,6 +103,8 @@ def _close(a, b) -> bool:
 def _rank(value) -> tuple:
     if value is None:
         return (0, 0)
+    if value != value:
+        return (4, 0)
     return (RANKS.get(type(value), 1), value)
 
 
@@ -110,7 +114,7 @@ def soft_f1(reference_rows: list[tuple], rows: list[tuple]) -> float:
     Distinct rows. Equal rows are a pair; then each row gets a reference answer row that shares its rarest
     value. A pair counts the share of values that both hold, a row without a partner counts whole.
     """
-    references, mine = set(reference_rows), set(rows)
+    references, mine = _set(reference_rows), _set(rows)
     if not references and not mine:
         return 1.0
     hits: float = len(references & mine)
@@ -123,6 +127,12 @@ def soft_f1(reference_rows: list[tuple], rows: list[tuple]) -> float:
         extra += sum(value not in reference_values for value in row) / width
         missing += sum(value not in values for value in reference) / width
     return 2 * hits / (2 * hits + extra + missing) if hits else 0.0
+
+
+def _set(rows: list[tuple]) -> set[tuple]:
+    if any(value != value for row in rows for value in row):  # NaN: in one object it equals itself
+        return {tuple(value if value == value else nan for value in row) for row in rows}
+    return set(rows)
 
 
 def _sorted(rows: set) -> list[tuple]:

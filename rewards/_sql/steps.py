@@ -9,13 +9,12 @@ Not seen: a name in single quotes, which SQLite takes for a table's where nothin
 
 from collections import namedtuple
 from functools import lru_cache
-from typing import Any
 
 from sqlglot import exp
 from sqlglot.dialects import SQLite
 from sqlglot.tokens import TokenType
 
-from rewards._sql.text import _fences, _tags, first_word, lower_case
+from rewards._sql.text import find, first_word
 
 PARSER_MOVES = 30_000  # a tenth of a second; a query of the longest that runs takes 10,000
 RAN = ("match", "mismatch")
@@ -30,18 +29,18 @@ Step = namedtuple("Step", "start end name reached")
 
 def locate(response: str, sql: str) -> int:
     """Where the SQL that `extract` took from the response stands in it."""
-    lower = lower_case(response)
-    start = lower.rfind("</think>") + len("</think>") if "</think>" in lower else 0
-    end = lower.find("<think>", start)
-    end = len(lower) if end < 0 else end
-    places: Any = range(len(response))  # in place of the text: a slice of it is a place
-    found: list[Any] = _fences(places, lower, start, end) or _tags(places, lower, start, end)
-    if found:
-        return response.index(sql, found[-1].start)
-    at = response.rindex(sql, start, end)  # a bare statement: the last one that starts a line
-    while response[start:at].rpartition("\n")[2].strip():
-        at = response.rindex(sql, start, at + len(sql) - 1)
-    return at
+    spans, _ = find(response)
+    spans = spans or find(response, bare_select=True)[0]
+    return response.index(sql, spans[-1][0])
+
+
+def parses(sql: str) -> bool:
+    """Whether sqlglot takes all of the text for one query, in bounded time."""
+    try:
+        trees = _BoundedParser(dialect="sqlite").parse(SQLite().tokenize(sql), sql)
+    except Exception:  # its own errors, RecursionError, and what else hostile text finds
+        return False
+    return len(trees) == 1 and isinstance(trees[0], exp.Query)
 
 
 @lru_cache(maxsize=256)  # a group's answers are often the same

@@ -11,8 +11,10 @@ import os
 import time
 from collections.abc import Awaitable, Iterable, Mapping
 
+from rewards._sql.guard import WIDE_SQL_BYTES
 from rewards._sql.pool import Pool, pool_of
-from rewards._sql.url import driver_of, file_of, scheme_of, shown, why_missing
+from rewards._sql.text import SQL_BYTES
+from rewards._sql.url import changes_beside, driver_of, file_of, scheme_of, shown, why_missing
 
 TASKS_KEPT, TASK_BYTES_KEPT = 4096, 64_000_000
 DAY_S = 86400
@@ -24,7 +26,7 @@ class Task:
 
     faults: (outcome, message) for each fault of the data. usable: whether answers can be scored all
     the same, by the reference answers that run. packed: what a worker needs to know, as bytes. empty_gold:
-    every reference answer that runs gives no row.
+    every reference answer that runs gives no row. sql_bytes: of the longest answer that is run.
     """
 
     def __init__(self, key: tuple):
@@ -40,6 +42,7 @@ class Task:
         rest = self.options.timeout_s + self.options.grace_s
         self.limit_s = len(self.paths) * rest + self.extra_s
         self.empty_gold = False
+        self.sql_bytes = SQL_BYTES
 
     @property
     def usable(self) -> bool:
@@ -65,7 +68,13 @@ class Task:
 
     async def prepare(self, pool: Pool) -> None:
         """Run the reference answers; fill in packed, faults and empty_gold."""
-        databases = list(zip(self.paths, self.identities, strict=True))
+        for number, (path, identity) in enumerate(zip(self.paths, self.identities, strict=True)):
+            if identity and path.startswith("/") and changes_beside(path):
+                self.identities[number] = None
+        # Of a server: whose connection may be used.
+        rights = (int(self.options.allow_superuser),) if self.extra_s else ()
+        identities = [rights if identity == () else identity for identity in self.identities]
+        databases = list(zip(self.paths, identities, strict=True))
         self.faults += [("db_missing", why_missing(p)) for p, i in databases if i is None]
         if not databases:
             self.faults.append(("db_missing", "the row names no database"))
@@ -77,10 +86,12 @@ class Task:
         good = [result for result in results if result]
         if not good:
             return
-        self.empty_gold = all(empty for result in good for empty, _ in result)
+        self.empty_gold = all(empty for result in good for empty, *_ in result)
+        if any(wide for result in good for *_, wide in result):
+            self.sql_bytes = WIDE_SQL_BYTES
         targets = []
         for (path, identity), *of_references in zip(databases, *good, strict=True):
-            targets.append((path, identity, [reference for _, reference in of_references]))
+            targets.append((path, identity, [reference for _, reference, _ in of_references]))
         o = self.options
         limits = (o.timeout_s, o.grace_s, o.max_rows, o.max_bytes)
         rule = (o.mode, o.keep_distinct, o.shaping == "soft_f1", limits, targets)
@@ -88,8 +99,8 @@ class Task:
 
     async def _run_reference(
         self, pool: Pool, sql: str, databases: list
-    ) -> list[tuple[bool, bytes]]:
-        """(no rows, Reference as bytes) on each database; empty if it does not run on every one."""
+    ) -> list[tuple[bool, bytes, bool]]:
+        """(no rows, Reference as bytes, whether it is wide) on each database; none if one fails."""
         o = self.options
         rule = (o.mode, o.keep_distinct, o.shaping == "soft_f1", o.reference_timeout_s, o.grace_s)
         on_each = []

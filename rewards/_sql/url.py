@@ -7,6 +7,7 @@
 Everything else is the path of a SQLite file.
 """
 
+import os
 import re
 from functools import lru_cache
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ DRIVERS = {
     "duckdb": "duckdb",
 }
 PACKAGES = {"psycopg": "'psycopg[binary]'"}  # where pip knows the driver by another name
+JOURNAL = bytes.fromhex("d9d505f920a163d7")  # how one begins that was not ended
 MOST_SAID = 400  # of an error: some bring a traceback, or the query
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.I)
 # Up to the last @, so that a password with @ or / in it, which it should not have, is hidden too.
@@ -60,6 +62,32 @@ def file_of(path: str) -> str | None:
     return None if scheme in DRIVERS else path
 
 
+def changes_beside(path: str) -> str:
+    """Why the SQLite file alone is not the database: its write-ahead log or hot journal; else empty.
+
+    A log without a frame of its own, and a journal that was ended, hold nothing.
+    """
+    real = os.path.realpath(path)  # as SQLite does
+    data = _first_bytes(f"{real}-wal", 56)
+    if (
+        len(data) == 56 and data[16:24] == data[40:48]
+    ):  # the salts of the log and of its first frame
+        return f"{real}-wal holds changes that are not in the file: PRAGMA wal_checkpoint(TRUNCATE)"
+    if _first_bytes(f"{real}-journal", 8) == JOURNAL:
+        return (
+            f"{real}-journal holds changes to undo, as SQLite does when it opens the file to write"
+        )
+    return ""
+
+
+def _first_bytes(path: str, size: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(size)
+    except OSError:
+        return b""
+
+
 def why_missing(path: str) -> str:
     """Why there is nothing at a path that has no identity."""
     scheme = scheme_of(path)
@@ -67,7 +95,8 @@ def why_missing(path: str) -> str:
         return f"no database is known as {scheme}://, only {', '.join(DRIVERS)} and SQLite's files"
     if scheme == "duckdb" and not file_of(path).startswith("/"):
         return f"duckdb:// takes an absolute path, duckdb:///folder/file.duckdb: {path}"
-    return f"no database file: {shown(path)}"
+    why = changes_beside(path) if not scheme and os.path.isfile(path) else ""
+    return why or f"no database file: {shown(path)}"
 
 
 def shown(path: str) -> str:

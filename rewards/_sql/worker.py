@@ -39,6 +39,7 @@ from rewards._sql.compare import Reference, matches, reference_of
 from rewards._sql.guard import Clock, Database, Fault, classify, limiter
 from rewards._sql.rows import soft_f1
 from rewards._sql.text import has_top_level_order_by, spider_form, without_distinct
+from rewards._sql.url import scheme_of
 
 IDLE = 255
 POOLED_DATABASES = 32
@@ -46,6 +47,7 @@ POOLED_CONNECTIONS = 4  # by URL: a server has only so many, and DuckDB's each t
 SLOW_BATCH_S = 0.02
 REFERENCE_BYTES = 64_000_000
 PARENT_POLL_MS = 1000
+SUPERUSER = "{} may do more than read: use a role that may only read, or allow_superuser=true"
 DRIVER_BYTES = 512 << 20  # of address space, which a driver's libraries reserve without using it
 
 
@@ -106,7 +108,10 @@ class Runner:
                 database = Database(path, self.heap_bytes, self.set_limit, self.alarm)
             else:
                 database = self.connect(path)
-        except (sqlite3.Error, MemoryError) as error:
+                if database.superuser and identity == (0,):
+                    database.close()
+                    raise Fault("db_missing", SUPERUSER.format(database.superuser))
+        except (sqlite3.Error, MemoryError, ValueError, OSError) as error:
             outcome = "memory" if classify(error).outcome == "memory" else "db_missing"
             raise Fault(outcome, str(error)) from None
         self.databases[key] = database
@@ -124,18 +129,25 @@ class Runner:
     def reference(
         self, path, identity, sql, mode, keep_distinct, keep_rows, timeout_s, grace_s
     ) -> tuple:
-        """("", whether the result is empty, Reference as bytes), or (outcome, message)."""
+        """("", whether the result is empty, Reference as bytes, its `wide`), or (outcome, message)."""
         try:
             if mode == "spider":
-                sql = form_of(path)(sql, keep_distinct)
+                sql = form_of(sql, keep_distinct, path)
                 ordered = "order by" in sql.lower()  # anywhere at all: so does the evaluator
             else:
-                ordered = has_top_level_order_by(sql)
+                ordered = has_top_level_order_by(sql, scheme_of(path))
             self.alarm.set(timeout_s, grace_s)
             database = self.open(path, identity)
-            result = database.query(sql, sys.maxsize, REFERENCE_BYTES, mode != "bird")
-            reference = reference_of(result, mode, ordered, keep_rows)
-            return "", not result.raw, marshal.dumps(tuple(reference))
+            most = sys.maxsize, REFERENCE_BYTES, mode != "bird", mode == "bird"
+            wide = False
+            try:
+                result = database.query(sql, *most)
+            except Fault as fault:
+                if fault.outcome != "limit":
+                    raise
+                result = database.query(sql, *most, wide := True)
+            reference = reference_of(result, mode, ordered, keep_rows)._replace(wide=wide)
+            return "", not result.raw, marshal.dumps(tuple(reference)), wide
         except Fault as fault:
             outcome = "db_missing" if fault.outcome == "db_missing" else "gold_error"
             return outcome, f"{fault.outcome}: {fault}"
@@ -151,11 +163,12 @@ class Runner:
         started = time.monotonic()
         try:
             if mode == "spider":
-                sql = form_of(targets[0][0])(sql, keep_distinct)
-            for path, identity, references, max_rows, max_bytes in targets:
+                sql = form_of(sql, keep_distinct, targets[0][0])
+            for path, identity, references, max_rows, max_bytes, wide in targets:
                 started = self.alarm.set(timeout_s, grace_s)
                 database = self.open(path, identity)
-                result = database.query(sql, max_rows, max_bytes, mode != "bird")
+                bird = mode == "bird"
+                result = database.query(sql, max_rows, max_bytes, not bird, bird, wide)
                 elapsed_s += time.monotonic() - started
                 table_read = table_read or database.table_read
                 rows = len(result.raw) if rows is None else rows
@@ -179,9 +192,11 @@ class Runner:
         return outcome, 0, (elapsed_s + time.monotonic() - started) * 1e3, table_read, 0.0
 
 
-def form_of(path: str):
-    """What makes the spider mode's text of a query: the evaluator's repairs are for SQLite only."""
-    return spider_form if path.startswith("/") else without_distinct
+def form_of(sql: str, keep_distinct: bool, path: str) -> str:
+    """The spider mode's text of a query: the evaluator's repairs are for SQLite only."""
+    if path.startswith("/"):
+        return spider_form(sql, keep_distinct)
+    return without_distinct(sql, keep_distinct, scheme_of(path))
 
 
 def unpack(packed: bytes) -> tuple:
@@ -193,7 +208,8 @@ def unpack(packed: bytes) -> tuple:
         references = [Reference._make(marshal.loads(reference)) for reference in references]
         most_rows = max(max_rows, *(2 * reference.count for reference in references))
         most_bytes = max(max_bytes, *(2 * reference.size for reference in references))
-        loaded.append((path, identity, references, most_rows, most_bytes))
+        wide = any(reference.wide for reference in references)
+        loaded.append((path, identity, references, most_rows, most_bytes, wide))
     return mode, keep_distinct, soft, timeout_s, grace_s, loaded
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards._sql.compare import Reference, Result, digest, matches, reference_of
+from rewards._sql.compare import Reference, Result, digest, distinct_rows, matches, reference_of
 from rewards._sql.rows import soft_f1
 
 VALUES = st.one_of(
@@ -131,6 +131,25 @@ def test_strict_tolerates_noise(pair):
 
 
 @settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([float("nan"), 0.5, 1, None, "x"]), st.integers(0, 2))),
+    st.data(),
+)
+def test_nan_equals_nan_in_any_order(rows, data):
+    moved = [
+        tuple(float("nan") if v != v else v for v in row)
+        for row in data.draw(st.permutations(rows))
+    ]
+    for mode in ("strict", "spider", "bird"):
+        assert compared(rows, moved, mode)
+    assert compared(rows, [*rows], "strict", ordered=True)
+    assert soft_f1(rows, moved) == 1.0
+    i = data.draw(st.integers(0, max(0, len(rows) - 1)))
+    changed = [(7.5, row[1]) if n == i else row for n, row in enumerate(moved)]
+    assert not rows or not compared(rows, changed, "strict")
+
+
+@settings(max_examples=200, deadline=None)
 @given(noisy(), st.data())
 def test_strict_tolerates_nothing_else(pair, data):
     rows, moved = pair
@@ -185,6 +204,42 @@ def test_a_hopeless_search_meets_the_deadline():
     assert time.monotonic() - start < 3
     assert compared(cycles(2, 5), cycles(2, 5)[::-1], "spider")
     assert not compared(cycles(2, 3), cycles(1, 6), "spider")
+
+
+EXACT = ["0.1234567890123456789", "0.1234567890123456788", "12345678901234567890.5"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(EXACT), st.integers(0, 2)), min_size=1), st.data())
+def test_decimals_beyond_a_float(rows, data):
+    """Digit by digit with one another, as floats with floats."""
+
+    def decimals(rows):
+        floats = [(float(text), i) for text, i in rows]
+        exact = [((text,), i) for text, i in rows]
+        return Result(floats, 1, marshal.dumps(exact, 2), exact)
+
+    def agree(left, right, mode):
+        packed = marshal.dumps(tuple(reference_of(left, mode, False, False)))
+        return matches(Reference._make(marshal.loads(packed)), right, mode, time.monotonic() + 10)
+
+    moved = data.draw(st.permutations(rows))
+    other = [(EXACT[1] if text == EXACT[0] else EXACT[0], i) for text, i in moved]
+    same = {"spider": Counter(other) == Counter(rows), "bird": set(other) == set(rows)}
+    for mode in ("spider", "bird", "strict"):
+        assert agree(decimals(rows), decimals(moved), mode)
+        assert agree(decimals(rows), result([(float(text), i) for text, i in moved]), mode)
+        if {text for text, _ in rows} <= set(EXACT[:2]):
+            assert agree(decimals(rows), decimals(other), mode) == same.get(mode, True)
+
+
+@given(st.lists(st.tuples(VALUES), max_size=20), st.integers(1, 5), st.integers(0, 30))
+def test_only_different_rows_count(rows, size, most):
+    chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
+    found = distinct_rows([], chunks, most, 10_000)
+    assert (found is None) == (len(set(rows)) > most)
+    assert found is None or compared(rows, found.raw, "bird")
+    assert distinct_rows([], chunks, 30, 3) is None or not rows
 
 
 def test_near_ties_by_the_thousand_meet_the_deadline():

@@ -124,6 +124,50 @@ def test_values_that_are_not(shop, left, right):
     assert outcome(f"SELECT {left}", shop, f"SELECT {right}") == "mismatch"
 
 
+@pytest.mark.parametrize("left, right", [
+    ("{}'2024-01-02 03:04:05.123456789'::TIMESTAMP_NS{}", "{}'2024-01-02 03:04:05.123456788'::TIMESTAMP_NS{}"),
+    ("12345678901234567890123456.1::DECIMAL(38,1)", "12345678901234567890123456.2::DECIMAL(38,1)"),
+    ("0.12345678901234567891::DECIMAL(30,20)", "0.12345678901234567892::DECIMAL(30,20)"),
+])  # fmt: skip
+@pytest.mark.parametrize("mode", ["spider", "bird"])
+def test_digits_that_python_would_lose(shop, left, right, mode):
+    for before, after in (("", ""), ("[", "]"), ("{'t': ", "}")) if "{}" in left else [("", "")]:
+        first, second = left.format(before, after), right.format(before, after)
+        assert outcome(f"SELECT {first}", shop, f"SELECT {second}", mode=mode) == "mismatch"
+        rows = "SELECT a, a AS a, b FROM (VALUES ({}, 1), ({}, 2)) t(a, b) ORDER BY b"
+        assert (
+            outcome(rows.format(first, second), shop, rows.format(first, second), mode=mode)
+            == "match"
+        )
+    many = f"SELECT {left.format('', '')} FROM range(20000)"
+    assert outcome(many, shop, "SELECT 1", mode="spider") == "result_too_large"
+    assert outcome(many, shop, f"SELECT {left.format('', '')}", mode="bird") == "match"
+    late = f"{many} UNION ALL SELECT {right.format('', '')}"
+    assert outcome(late, shop, f"SELECT {left.format('', '')}", mode="bird") == "mismatch"
+
+
+def test_nan_in_any_order(shop):
+    rows = "SELECT * FROM (VALUES (1, {}), (2, {})) t"
+    nan, other_nan = "'nan'::DOUBLE", "'inf'::DOUBLE - 'inf'::DOUBLE"  # of another sign
+    for mode in ("strict", "spider", "bird"):
+        assert (
+            outcome(rows.format(nan, other_nan), shop, rows.format(other_nan, nan), mode=mode)
+            == "match"
+        )
+    shuffled = "SELECT * FROM (VALUES (2, 'nan'::DOUBLE), (1, 3.0)) t"
+    assert outcome(shuffled, shop, rows.format("3.0", nan), mode="strict") == "match"
+    assert (
+        outcome("SELECT 'nan'::DOUBLE FROM range(20000)", shop, f"SELECT {nan}", mode="bird")
+        == "match"
+    )
+
+
+def test_strict_knows_the_order_in_brackets(shop):
+    for reference in ("(FROM item ORDER BY id DESC)", "FROM item ORDER /* so */ BY id DESC"):
+        assert outcome("(FROM item ORDER BY id)", shop, reference, mode="strict") == "mismatch"
+        assert outcome("FROM item ORDER BY id DESC", shop, reference, mode="strict") == "match"
+
+
 def test_identical_answers_run_once_and_what_they_say(shop):
     async def ask():
         text = "```sql\nSELECT count(*) -- once\nFROM item\n```"

@@ -21,8 +21,9 @@ from sql_servers import free_port
 from preflight.checks import rows as rows_check
 from rewards._sql import handle as _sql_process
 from rewards._sql import url as _sql_url
-from rewards._sql.engines import Engine, number, plain
+from rewards._sql.engines import Engine, called, number, plain
 from rewards._sql.guard import Clock, Fault
+from rewards._sql.lex import code, lexer
 from rewards._sql.text import has_second_statement, without_distinct
 from rewards.sql import bars, compute_score, reference_answer, row_faults
 
@@ -126,9 +127,9 @@ def test_a_connection_that_hangs_is_no_matter_of_the_answer(monkeypatch, tmp_pat
     assert result["outcome"] == "db_missing" and time.monotonic() - start < 30
 
 
-def check(sql):
+def check(sql, engine="postgresql"):
     try:
-        Engine("duckdb:///x", 0, Clock()).check(sql)
+        Engine(f"{engine}:///x", 0, Clock()).check(sql)
     except Fault as fault:
         return fault.outcome
     return "query"
@@ -136,16 +137,24 @@ def check(sql):
 
 @pytest.mark.parametrize("sql, outcome", [
     ("SELECT 1", "query"), ("\n ;(( select 1))", "query"), ("WITH a AS (SELECT 1) TABLE a", "query"),
-    ("-- hi\n/* there */ # you\nSELECT 1", "query"), ("-- hi\r\nvalues (1)", "query"),
+    ("-- hi\n/* there /* you */ */ SELECT 1", "query"), ("-- hi\r\nvalues (1)", "query"),
     ("", "no_sql"), (" ;; -- x", "no_sql"), ("/* x */", "no_sql"),
     ("DELETE FROM t", "forbidden"), ("set x = 1", "forbidden"), ("Copy t TO 'x'", "forbidden"),
     ("EXPLAIN SELECT 1", "not_select"), ("show tables", "not_select"), ("SELEC 1", "syntax_error"),
-    # Where one dialect sees a comment and another sees a statement, it is no query.
-    ("/* /* */ SELECT */ COPY t TO 'x'", "syntax_error"), ("-- \rSELECT 1\nKILL 1", "syntax_error"),
-    ("/* SELECT 1", "syntax_error"), ("*/ SELECT 1", "syntax_error"),
+    ("/* SELECT 1", "syntax_error"), ("*/ SELECT 1", "syntax_error"), ("# x\nSELECT 1", "syntax_error"),
+    ("\"SELECT\" 1", "syntax_error"), ("\xa0SELECT 1", "syntax_error"),
 ])  # fmt: skip
 def test_the_first_word(sql, outcome):
     assert check(sql) == outcome
+
+
+@pytest.mark.parametrize("sql, postgres, mysql", [
+    ("/* /* */ SELECT */ COPY t TO 'x'", "forbidden", "query"),
+    ("-- \rSELECT 1\nKILL 1", "query", "forbidden"), ("--\rKILL 1\nSELECT 1", "forbidden", "query"),
+    ("# so\nSELECT 1", "syntax_error", "query"), ("--SELECT 1\nSELECT 1", "query", "syntax_error"),
+])  # fmt: skip
+def test_where_engines_differ_in_what_is_a_comment(sql, postgres, mysql):
+    assert (check(sql), check(sql, "mysql")) == (postgres, mysql)
 
 
 @given(st.text(alphabet="-/*#;(\r\n aSELCT'\"", max_size=200))
@@ -180,6 +189,33 @@ def test_distinct_goes_but_not_distinct_on():
         assert without_distinct(sql, True) == sql
 
 
+@pytest.mark.parametrize("engine, sql, wanted", [
+    ("postgresql", "SELECT $$a distinct b$$, DISTINCT", "SELECT $$a distinct b$$, "),
+    ("postgresql", "SELECT $x$ $$ distinct $x$", None), ("duckdb", "SELECT $$a distinct b$$", None),
+    ("postgresql", "SELECT E'it\\'s distinct'", None), ("postgresql", "SELECT 'a\\' DISTINCT", "SELECT 'a\\' "),
+    ("postgresql", "SELECT /* /* */ distinct */ 1", None), ("postgresql", "SELECT a[1], distinct b[1]",
+                                                           "SELECT a[1],  b[1]"),
+    ("mysql", "SELECT 'it\\'s distinct'", None), ("mysql", 'SELECT "it\\"s distinct"', None),
+    ("mysql", "SELECT 1 # distinct", None), ("mysql", "SELECT `a``distinct`", None),
+    ("mysql", "SELECT 1 --distinct", "SELECT 1 --"),
+])  # fmt: skip
+def test_distinct_in_the_quotes_of_each_engine(engine, sql, wanted):
+    assert without_distinct(sql, False, engine) == (wanted or sql)
+
+
+@pytest.mark.parametrize("sql, names", [
+    ("SELECT f(1)", {"f"}), ("SELECT \"F\" -- x\n (1)", {"f"}), ("SELECT s . f(1)", {"f"}),
+    ("SELECT 'f(1)', 1 AS f -- f(1)", set()), ("SELECT * FROM t AS f (a)", set()),
+    ("WITH f AS (SELECT 1) SELECT * FROM f", set()), ("WITH f(a) AS (SELECT 1) SELECT a FROM f", set()),
+    ("WITH a AS (SELECT 1), f(a) AS MATERIALIZED (WITH x AS (SELECT 1) SELECT 1) SELECT 1", set()),
+    ("SELECT * FROM t, f('x') AS (a int)", {"f"}), ("SELECT 1 f(a)", {"f"}),
+    ("WITH x AS (SELECT f(1)) SELECT 1", {"f"}),
+    ("SELECT * FROM f('x') AS (a int)", {"f"}), ("SELECT f((SELECT 1))", {"f"}),
+])  # fmt: skip
+def test_what_is_called(sql, names):
+    assert called(code(sql, lexer("postgresql"))) & {"f"} == names
+
+
 def test_a_second_statement():
     for sql in ("SELECT 1; SELECT 2", "SELECT 1;\nDROP TABLE t", "selec 1;x"):
         assert has_second_statement(sql)
@@ -192,7 +228,9 @@ def test_values():
     for value, wanted in {
         True: 1, Decimal("1.50"): 1.5, Decimal("2.00"): 2, Decimal("-3"): -3, None: None, b"x": b"x",
         Decimal(10**30): 10**30, date(2020, 1, 2): "2020-01-02", now: "2020-01-02 03:00:00",
-        some: str(some), (1, Decimal("1.0")): "[1, 1]",
+        some: str(some), (1, Decimal("1.0")): "[1, 1]", (1.0, float("1e20")): "[1, 100000000000000000000]",
+        Decimal("0.1"): 0.1, Decimal("1E-7"): 1e-7, Decimal("0.12345678901234567890"): ("0.1234567890123456789",),
+        Decimal("12345678901234567890123456.10"): ("12345678901234567890123456.1",),
     }.items():  # fmt: skip
         assert (plain(value), type(plain(value))) == (wanted, type(wanted)), value
     assert plain({"a": [Decimal("1.5"), None]}) == plain({"a": [1.5, None]})
