@@ -40,6 +40,7 @@ CHUNK_ROWS = 64
 DIGITS = 300  # a float has not more
 PLAIN = {int, float, str, bytes, type(None)}
 NAMES = ("word", "name")
+OPENING = (("symbol", ";"), ("symbol", "("))  # what may stand before a query's first word
 
 QUERIES = {"select", "with", "values", "table"}
 NOT_QUERIES = {"explain", "describe", "desc", "show", "analyze", "help"}
@@ -184,7 +185,7 @@ class Engine:
         found = list(tokens(sql, self.rules))
         self.check_comments([token.text for token in found if token.kind == "comment"])
         found = [token for token in found if token.kind != "comment"]
-        first = next((token for token in found if token.text not in (";", "(")), None)
+        first = next((token for token in found if token[:2] not in OPENING), None)
         if first is None:
             raise Fault("no_sql", "no statement")
         word = first.text if first.kind == "word" else ""
@@ -216,12 +217,10 @@ def called(found: list[Token]) -> set[str]:
         before = found[bracket - 2].text if bracket > 1 else ""
         if before == "as" == said[bracket - 2]:
             continue
-        body = close[bracket] + 2
-        body += said[body - 1 : body + 1] == ["as", "materialized"]
-        cte = (
-            body in close and "as" in said[body - 2 : body] and said[body + 1] in ("select", "with")
-        )
-        if not (cte and before in ("with", "recursive", ",")):
+        after = said[close[bracket] + 1 : close[bracket] + 3]
+        body = close[bracket] + (3 if after == ["as", "materialized"] else 2)
+        named = after[:1] == ["as"] and before in ("with", "recursive", ",")
+        if not (named and body in close and said[body + 1] in ("select", "with")):
             names.add(found[bracket - 1].text)
     return names
 

@@ -118,6 +118,6 @@ def closings(code: list[Token]) -> dict[int, int]:
     return found
 
 
-def words(code: list[Token]) -> list[str]:
-    """The text of each word, empty for what is none."""
-    return [token.text if token.kind == "word" else "" for token in code]
+def words(code: list[Token], kind: str = "word") -> list[str]:
+    """The text of each word (or other kind), empty for what is none."""
+    return [token.text if token.kind == kind else "" for token in code]

@@ -224,8 +224,8 @@ def without_distinct(sql: str, keep_distinct: bool, engine: str = "postgresql") 
 
 def has_second_statement(sql: str, engine: str = "postgresql") -> bool:
     """Whether something follows a semicolon."""
-    found = [token.text for token in code(sql, lexer(engine))]
-    return ";" in found and set(found[found.index(";") :]) != {";"}
+    signs = words(code(sql, lexer(engine)), "symbol")
+    return ";" in signs and set(signs[signs.index(";") :]) != {";"}
 
 
 def has_top_level_order_by(sql: str, engine: str = "") -> bool:
@@ -234,17 +234,17 @@ def has_top_level_order_by(sql: str, engine: str = "") -> bool:
     Brackets around the whole query, or all of it but WITH, LIMIT and the like, are none of these.
     """
     found = code(sql, lexer(engine))
-    said, close, at, end = words(found), closings(found), 0, len(found)
+    said, signs, close = words(found), words(found, "symbol"), closings(found)
+    at, end = 0, len(found)
     while True:
-        while at < end and found[at].text == ";":
+        while at < end and signs[at] == ";":
             at += 1
         if at < end and said[at] == "with":
-            at = after_ctes(found, said, close, at)
+            at = after_ctes(said, signs, close, at)
         inner = range(at + 1, min(close[at], end)) if at in close else range(0)
         depth, sets = 0, False
         for number in range(inner.stop + 1 if inner else at, end):
-            symbol = found[number].text if found[number].kind == "symbol" else ""
-            depth += (symbol == "(") - (symbol == ")")
+            depth += (signs[number] == "(") - (signs[number] == ")")
             if depth == 0 and said[number] == "order" and said[number + 1 : number + 2] == ["by"]:
                 return True
             sets = sets or (depth == 0 and said[number] in _SETS)
@@ -253,14 +253,15 @@ def has_top_level_order_by(sql: str, engine: str = "") -> bool:
         at, end = inner.start, inner.stop
 
 
-def after_ctes(found: list, said: list[str], close: dict[int, int], at: int) -> int:
+def after_ctes(said: list[str], signs: list[str], close: dict[int, int], at: int) -> int:
     """The index after the WITH clause that starts at `at`."""
-    while at < len(found):
-        at = next((i for i in range(at, len(found)) if said[i] == "as"), len(found))
-        at = next((close[i] + 1 for i in range(at, len(found)) if i in close), len(found))
-        if at >= len(found) or found[at].text != ",":
+    end = len(said)
+    while at < end:
+        at = next((i for i in range(at, end) if said[i] == "as"), end)
+        at = next((close[i] + 1 for i in range(at, end) if i in close), end)
+        if at >= end or signs[at] != ",":
             break
-    return min(at, len(found))
+    return min(at, end)
 
 
 def lower_case(text: str) -> str:
