@@ -42,7 +42,8 @@ def test_the_run_goes_on_and_counts_them(run, tmp_path):
         fates = collections.Counter(expected(rows))
         seen += fates
         assert sum(fates.values()) == 32
-        assert [row["stopped"] for row in rows] == expected(rows)  # the parts of the reward stand beside each answer
+        # the parts of the reward stand beside each answer
+        assert [row["stopped"] for row in rows] == expected(rows)
         for reason, count in fates.items():
             assert result.at(step, f"reward/stopped/{reason}") == pytest.approx(count / 32)
         assert result.at(step, "reward/masked") == pytest.approx(1 - fates["no"] / 32)

@@ -276,7 +276,8 @@ def a_step(estimator: str, infos=ANSWERS, padding=0, **algorithm):
     from verl.trainer.ppo.v1 import trainer_base
 
     trainer = verl_trainer.make(trainer_base, estimator, **algorithm)
-    infos = {f"{estimator}-{key}": info for key, info in infos.items()}  # of no other question's step
+    # keys of no other question's step
+    infos = {f"{estimator}-{key}": info for key, info in infos.items()}
     batch = verl_trainer.answers(trainer, infos, padding)
     metrics = verl_trainer.step(trainer, batch)
     parts = {key: value for key, value in metrics.items() if key.startswith("reward/")}

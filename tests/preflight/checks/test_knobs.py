@@ -30,7 +30,10 @@ MISTAKES = {
     "check_reward_of_sft": [(["algo=sft", "reward=sql"], "scores nothing")],
     "check_show_samples": [
         (["algo=sft", "lab.show_samples=5"], "does nothing with algo=sft"),
-        (["lab.show_samples=5", "trainer.rollout_data_dir=null"], "without trainer.rollout_data_dir"),
+        (
+            ["lab.show_samples=5", "trainer.rollout_data_dir=null"],
+            "without trainer.rollout_data_dir",
+        ),
     ],
     "check_keep_best": [
         (["lab.keep_best=true", "trainer.save_freq=-1"], "leaves only the last one")
