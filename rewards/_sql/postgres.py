@@ -58,7 +58,7 @@ TABLES = """
 SELECT lower(relname) FROM pg_class WHERE relkind IN ('r', 'v', 'm', 'p', 'f')
 AND relnamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_|^information_schema$')
 """
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?")
+NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<number>-?\d+(?:\.\d+)?(?:e[+-]\d+)?)')
 OUTCOMES = {  # by SQLSTATE, or its class
     "42601": "syntax_error",
     "08P01": "syntax_error",  # $1, and nobody to say what it is
@@ -89,7 +89,10 @@ class Numbers(Loader):
     """Text with numbers in it, {1.50,2.0}: equal ones are written alike."""
 
     def load(self, data):
-        return NUMBER.sub(lambda found: str(in_text(number(found[0]))), bytes(data).decode())
+        return NUMBER.sub(
+            lambda found: str(in_text(number(found[0]))) if found["number"] else found[0],
+            bytes(data).decode(),
+        )
 
 
 class Boolean(Loader):
@@ -110,7 +113,7 @@ def _adapters() -> AdaptersMap:
     adapters.register_loader("bpchar", Padded)
     for name in ("numeric", "float4", "float8"):
         adapters.register_loader(types[name].array_oid, Numbers)
-    for name in ("numrange", "nummultirange"):
+    for name in ("numrange", "nummultirange", "jsonb"):
         adapters.register_loader(name, Numbers)
     adapters.register_loader("bool", Boolean)
     adapters.register_loader(0, psycopg.types.string.TextLoader)

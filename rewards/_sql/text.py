@@ -22,6 +22,7 @@ _BEGINS = re.compile(
     r"|alter|pragma|attach|vacuum|begin|analyze|reindex|show|describe|set|truncate|merge)\b(?!\s*[=:]))"
 )
 _TAG = re.compile(r"<(?P<close>/?)(?P<name>answer|solution)>")
+_CODE = re.compile(r"\s*(`{1,9})(?P<code>[^`].*)\1\s*", re.S)  # code within a line
 _STATEMENT = re.compile(r"\s*(?:select|with)\b", re.I)
 _BARE_TRIED = 8  # of the statements outside of fences and tags, the last ones
 
@@ -44,8 +45,8 @@ def extract(response: str, bare_select: bool = False) -> tuple[str | None, bool]
 
     The text after the last `</think>` counts, up to a `<think>` that never closes. In it the last
     closed ```sql, ```sqlite or ```sqlite3 fence, else the last closed <answer> or <solution> (in it
-    the last fence without a language, if any), else, with bare_select, the last statement that starts
-    a line with SELECT or WITH.
+    what is between the last fences without a language, or between backticks, if any), else, with
+    bare_select, the last statement that starts a line with SELECT or WITH.
     Fences are CommonMark's, so that what stands in a block of another language is none. Beyond it, a
     block of SQL may start within a line, and on the line of its fence; and it ends at any fence
     outside of a literal, with text before it or after it.
@@ -68,7 +69,8 @@ def find(response: str, bare_select: bool = False) -> tuple[list[tuple[int, int]
     spans = [block[1:] for block in _blocks(lower, start, end) if block[0] == "sql"]
     if not spans and (spans := _tags(lower, start, end)):
         unnamed = [block[1:] for block in _blocks(lower, *spans[-1]) if not block[0]]
-        spans[-1:] = unnamed[-1:] or spans[-1:]
+        inline = _CODE.fullmatch(lower, *spans[-1])
+        spans[-1:] = unnamed[-1:] or [inline.span("code") if inline else spans[-1]]
     if not spans and bare_select:
         spans = _statements(response, start, end)
     return spans, thoughts
@@ -87,12 +89,12 @@ def _blocks(lower: str, start: int, end: int) -> Iterator[tuple[str, int, int]]:
             line_end = lower.find("\n", after, end)
             line_end = end if line_end < 0 else line_end
         if name := _SQL.match(lower, after, line_end):
-            if _BEGINS.match(lower, name.end(), line_end):
-                begin = name.end()
-            elif (inline := lower.find(mark * 3, name.end(), line_end)) >= 0:
-                at = inline + length  # a mention of it
-                continue
-            else:
+            begin = name.end()
+            if begin == line_end or not _BEGINS.match(lower, begin, line_end):
+                inline = lower.find(mark * 3, begin, line_end)
+                if inline >= 0:
+                    at = inline + length  # a mention of it
+                    continue
                 begin = min(line_end + 1, end)
             close = _sql_end(lower, begin, end, mark, length)
             if close is None:

@@ -22,6 +22,7 @@ DRIVERS = {
 }
 PACKAGES = {"psycopg": "'psycopg[binary]'"}  # where pip knows the driver by another name
 JOURNAL = bytes.fromhex("d9d505f920a163d7")  # how one begins that was not ended
+LOG = bytes.fromhex("377f06")  # and how a write-ahead log does
 MOST_SAID = 400  # of an error: some bring a traceback, or the query
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.I)
 # Up to the last @, so that a password with @ or / in it, which it should not have, is hidden too.
@@ -69,9 +70,8 @@ def changes_beside(path: str) -> str:
     """
     real = os.path.realpath(path)  # as SQLite does
     data = _first_bytes(f"{real}-wal", 56)
-    if (
-        len(data) == 56 and data[16:24] == data[40:48]
-    ):  # the salts of the log and of its first frame
+    # The salts of the log and of its first frame.
+    if data[:3] == LOG and len(data) == 56 and data[16:24] == data[40:48]:
         return f"{real}-wal holds changes that are not in the file: PRAGMA wal_checkpoint(TRUNCATE)"
     if _first_bytes(f"{real}-journal", 8) == JOURNAL:
         return (

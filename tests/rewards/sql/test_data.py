@@ -97,6 +97,9 @@ def test_a_log_beside_the_file_is_told(tmp_path):
     (tmp_path / "link").symlink_to(path)
     question = "SELECT count(*) FROM t", "SELECT count(a) FROM t"
     assert outcome(*question, path) == "match"
+    (tmp_path / "wal.sqlite-wal").write_bytes(bytes(4096))  # nothing, which SQLite takes for no log
+    assert outcome(question[0], f"{question[1]} -- nothing", path) == "match"
+    (tmp_path / "wal.sqlite-wal").unlink()
     with contextlib.closing(sqlite3.connect(path)) as writer:
         writer.execute("INSERT INTO t VALUES (1)")
         writer.commit()

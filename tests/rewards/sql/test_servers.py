@@ -276,6 +276,7 @@ def test_values_that_are_equal(server, left, right):
 @pytest.mark.parametrize("left, right", [
     ("ARRAY[1.50, 2.0]", "ARRAY[1.5, 2.00]"), ("ARRAY[1.50, NULL, 'NaN']", "ARRAY[1.5, NULL, 'NaN'::float8]"),
     ("ARRAY[[1.0, 2.5], [3, 4]]", "'{{1,2.5},{3,4}}'::float8[]"), ("numrange(1.50, 2.0)", "numrange(1.5, 2)"),
+    ("'{\"a 1.50\": [1.50, \"2.0\"]}'::jsonb", "'{\"a 1.50\": [1.5, \"2.0\"]}'::jsonb"),
     ("'ab'::char(5)", "'ab'"), ("'ab'::char(5)", "'ab'::char(9)"), ("1::numeric / 3", "1::float8 / 3"),
     ("0.1::numeric", "0.1::float8"), ("12345678901234567890123456.1", "12345678901234567890123456.10"),
     ("'NaN'::numeric", "'NaN'::float8"), ("ARRAY[0.12345678901234567890]", "ARRAY[0.1234567890123456789]"),

@@ -89,6 +89,9 @@ from rewards._sql.text import (
         ("<solution>```sqlite3\nSELECT 1\n```</solution>", "SELECT 1"),
         ("<solution>\n~~~\nSELECT 1\n~~~</solution>", "SELECT 1"),
         ("<answer>SELECT '`'</answer>", "SELECT '`'"),
+        ("<answer>```SELECT 1```</answer>", "SELECT 1"),
+        ("<answer> `SELECT a FROM t`\n</answer>", "SELECT a FROM t"),
+        ("<answer>SELECT a FROM `t`</answer>", "SELECT a FROM `t`"),
     ],
 )
 def test_extract(text, sql):
@@ -268,6 +271,7 @@ def test_time_is_linear(piece):
             start = time.process_time()
             extract(text)
             extract(text, bare_select=True)
+            extract(f"<answer>{piece * count}x{piece * count}</answer>")
             spider_form(text, False)
             first_word(piece * count)
             has_top_level_order_by(text)
