@@ -26,7 +26,7 @@ _NUMBER = r"\d[\d.]*(?:[eE][+-]?\d+)?"
 _PLAIN, _DOUBLE, _TICKS = (rf"{q}[^{q}]*(?:{q}{q}[^{q}]*)*{q}" for q in "'\"`")
 _ESCAPED, _ESCAPED_DOUBLE = (rf"{q}[^{q}\\]*(?:(?:{q}{q}|\\.)[^{q}\\]*)*{q}" for q in "'\"")
 # A literal that goes on in the next line goes on by the rules of its first part.
-_LONG_ESCAPED = rf"{_ESCAPED}(?:(?:{_BLANK}|--[^\n\r]*)*{_ESCAPED})*"
+_LONG_ESCAPED = rf"{_ESCAPED}(?:(?:{_BLANK}|--[^\n\r]*[\n\r])*{_ESCAPED})*"
 _DOLLARS = rf"\$(?P<tag>(?:[A-Za-z_{_WIDE}][\w{_WIDE}]*)?)\$(?:.*?\$(?P=tag)\$|.*)"
 
 
