@@ -22,6 +22,7 @@ from tools._chat.terminal import harmless, spans, spoken
 from tools._models.naming import Model
 from tools.chat import main
 
+pytestmark = pytest.mark.usefixtures("own_hydra")
 REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     if "raise" in solution_str:

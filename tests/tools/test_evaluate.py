@@ -34,6 +34,7 @@ from tools._evaluate.store import FIXED, Store
 from tools._evaluate.summary import Moments, majority, of_several, pass_at, summarize
 from tools._models.engine import Answer
 
+pytestmark = pytest.mark.usefixtures("own_hydra")
 REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, bonus=0.0):
     if ground_truth == "ungraded":

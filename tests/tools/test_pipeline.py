@@ -92,7 +92,7 @@ def test_what_is_done_is_not_repeated_and_a_failure_ends_it(tmp_path, data, monk
     monkeypatch.setattr(subprocess, "Popen", Failing)
     assert run(stages) == 3
     (command,) = asked
-    assert command[:2] == [sys.executable, Path(ROOT, "launch.py")]
+    assert command[:2] == [sys.executable, str(Path(ROOT, "launch.py"))]
     assert f"resume={stages[2].folder}" in command
     assert f"lab.model.path={stages[0].folder}" in command  # the reward model is no policy
     out = capsys.readouterr()
