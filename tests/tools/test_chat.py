@@ -453,6 +453,7 @@ def test_ctrl_c_stops_the_answer_and_then_ends(server):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow  # in one of some twenty runs the terminal lost the keys that came while it was being set up
 def test_a_terminal():
     """Colours, line editing, Ctrl-C and Ctrl-D of a real one."""
     main_end, other = pty.openpty()
