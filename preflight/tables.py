@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -10,6 +10,17 @@ if TYPE_CHECKING:
 NUMBER = re.compile(r"[-+]?\d[\d.,:]*%?|-|")  # also what stands for a number that is missing
 GAP = 2  # spaces between two columns
 WIDEST = 100_000  # characters: more than any line has
+
+
+class Titled(NamedTuple):
+    """A table with a title; its first column is text."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+    def __str__(self) -> str:
+        return f"{self.title}\n\n{text(self.columns, self.rows)}\n"
 
 
 def text(

@@ -3,27 +3,15 @@
 import io
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from preflight.tables import text
+from preflight.tables import Titled as Table
 from tools._lab_attacks import ATTACKS, FREE
 
 TEMPLATE = "_lab_page.html.jinja"
 SHOWN_CHARACTERS = 600
-
-
-class Table(NamedTuple):
-    """A table with a title; its first column is text."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-
-    def __str__(self) -> str:
-        return f"{self.title}\n\n{text(self.columns, self.rows)}\n"
 
 
 def by_kind(measured: dict) -> dict[str, list[dict]]:

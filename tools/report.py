@@ -18,6 +18,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
+from launcher.samples import one_line, question
 from preflight import tables
 from preflight.mistakes import Mistake
 from tools import Parser, _report_curves, guarded
@@ -149,17 +150,6 @@ def examples(before: list[dict], after: list[dict], count: int) -> list[tuple[st
         return (was - now, now, prompt)
 
     return [(p, old[p], new[p]) for p in sorted(old.keys() & new.keys(), key=order)[:count]]
-
-
-def question(prompt: str) -> str:
-    """The last line that the user wrote, from a decoded chat prompt."""
-    lines = [line for line in prompt.strip().splitlines() if line.strip()]
-    return lines[-2] if len(lines) > 1 and lines[-1] == "assistant" else lines[-1]
-
-
-def one_line(text: str) -> str:
-    """An answer without its fence, on one line."""
-    return " ".join(line for line in text.split() if not line.startswith("```"))
 
 
 def of_run(run: Path, args: argparse.Namespace, console: Console) -> None:

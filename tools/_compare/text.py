@@ -1,26 +1,14 @@
 """The tables of a comparison: on the terminal, and on the page."""
 
 import math
-from typing import NamedTuple
 
-from preflight import tables
+from preflight.tables import Titled as Table
 from tools._compare.figures import Comparison, Example, title
 from tools._compare.statistics import Estimate
 
 LINE = 160  # characters of an answer on the terminal
 SMALLEST_P = 0.001
 NOTHING = "-"
-
-
-class Table(NamedTuple):
-    """A table with a title; its first column is text."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-
-    def __str__(self) -> str:
-        return f"{self.title}\n\n{tables.text(self.columns, self.rows)}\n"
 
 
 def between(one: Estimate, sign: str = "") -> str:
