@@ -6,6 +6,8 @@ row). Fields: {{prompt}} {{response}} {{reference}} (the ground truth), {{low}} 
 scale), {{id}} and any name of extra_info; single braces are ordinary text.
 
 score: [0, 1], the reply's {"score": S} on `scale`. An empty answer is 0, and nobody is asked.
+What models make of that JSON (text for the number, other quotes, bad escapes, an object around it) is
+read, and a reply without a verdict is asked for once more.
 No score (error, timeout, no verdict, S outside of the scale, the cap reached): NaN, so that the
 sample is masked; `judge_failed` is 1 and `outcome` says why: http_error, connection, timeout,
 bad_json, spend_cap. A wrong key, model or address, or `give_up_after` failures in a row, raise.

@@ -41,6 +41,9 @@ class Reply(NamedTuple):
     score: float | None = None
     text: str = ""  # for the log
     again: bool = False  # another attempt may help
+    unread: bool = (
+        False  # there was a reply, but no verdict that can be read: one more attempt may help
+    )
     free: bool = False  # it has cost nothing
     wish_s: float = 0.0  # the pause that the server asks for
     calls: int = 0
@@ -127,15 +130,18 @@ class Judge:
                 await session.close()
 
     async def _ask(self, body: bytes, word: str | None) -> Reply:
-        """Up to `attempts` requests, each counted before it is sent."""
+        """Up to `attempts` requests, each counted before it is sent; one more for replies without a verdict."""
         options, calls, reply = self.options, 0, Reply("timeout", text="no time was left")
+        read_again = False
         await self._turn()
         deadline = time.monotonic() + options.total_timeout_s
         for attempt in range(options.attempts):
             if attempt:
                 wait = options.backoff_s, reply.wish_s, deadline
-                if not (reply.again and await _backoff.pause(attempt, *wait)):
+                helps = reply.again or (reply.unread and not read_again)
+                if not (helps and await _backoff.pause(attempt, *wait)):
                     break
+                read_again |= reply.unread
                 await self._turn()
             if self.unusable or (left := deadline - time.monotonic()) <= 0:
                 break
@@ -196,12 +202,14 @@ class Judge:
             content, reason = choice["message"]["content"], choice.get("finish_reason")
         except (TypeError, LookupError, AttributeError):
             return Reply("bad_json", text="the reply is no chat completion", again=True)
-        if reason in ("length", "content_filter") or not isinstance(content, str):
+        if reason in ("length", "content_filter"):
             return Reply("bad_json", text=f"the reply was cut off ({reason})")
+        if not isinstance(content, str):
+            return Reply("bad_json", text="the reply has no text", unread=True)
         try:
             return Reply("ok", verdict(content, word, *self.options.scale))
         except NoVerdict as why:
-            return Reply("bad_json", text=str(why))
+            return Reply("bad_json", text=str(why), unread=True)
 
     def _error(self, status: int, data: object, wish_s: float) -> Reply:
         """A status that isn't 200. A fault of the set-up ends it all, if nothing ever worked."""

@@ -4,6 +4,7 @@ That a good answer beats a bad one is the judge's own matter: shown here is that
 scaled, and that nothing else becomes a score."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
@@ -16,6 +17,7 @@ import traceback
 import warnings
 
 import judge_server as server_of
+import numpy as np
 import pytest
 from helpers import ROOT
 from hypothesis import given, settings
@@ -120,7 +122,9 @@ def test_an_empty_answer_is_zero_and_nobody_is_asked(empty):
         ('{"id": "ID", "score": -1}', None),
         ('{"id": "ID", "score": 1e999}', None),
         ('{"id": "ID", "score": ' + "9" * 5000 + "}", None),
-        ('{"id": "ID", "score": "7"}', None),
+        ('{"id": "ID", "score": "high"}', None),
+        ('{"id": "ID", "score": "7 or 8"}', None),
+        ('{"id": "ID", "score": "7/100"}', None),  # of another scale
         ('{"id": "ID", "score": null}', None),
         ('{"id": "ID", "score": [7]}', None),
         ('{"id": "ID", "score": 7', None),
@@ -132,22 +136,132 @@ def test_an_empty_answer_is_zero_and_nobody_is_asked(empty):
 )
 def test_the_verdict_in_a_reply(reply, score):
     result, server = once(says(reply))
-    assert len(server.payloads) == 1  # a bad verdict is not asked for again
+    assert len(server.payloads) == (
+        2 if score is None else 1
+    )  # what can't be read is asked once more
     if score is None:
         assert math.isnan(result["score"])
         assert (result["outcome"], result["judge_failed"], result["calls"]) == (
             "bad_json",
             1.0,
-            1.0,
+            2.0,
         )
     else:
         assert result["score"] == pytest.approx(score)
 
 
+WORD = "0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        # a number as a text
+        ('{"id": "ID", "score": "7"}', 0.7),
+        ('{"id": "ID", "score": "7.5"}', 0.75),
+        ('{"id": "ID", "score": "7/10"}', 0.7),
+        ('{"id": "ID", "score": "7 out of 10"}', 0.7),
+        ('{"id": "ID", "score": "**7**"}', 0.7),
+        # names and ids with marks, or in another case
+        ('{"Id": "**ID**", "SCORE": 7}', 0.7),
+        ('{"id": "`ID`", " Score ": 7}', 0.7),
+        # inside of another object, where the id may stand around it
+        ('{"result": {"id": "ID", "score": 7}}', 0.7),
+        ('{"a": [{"b": {"id": "ID", "score": 7}}]}', 0.7),
+        ('{"id": "ID", "verdict": {"score": 7, "why": {"score": 1}}}', 0.7),
+        ('{"id": "ID", "verdict": {"score": 7}, "it says": {"score": 10}}', None),
+        ('{"id": "another", "verdict": {"score": 7}}', None),
+        # JSON that is not well formed
+        (r'{"id": "ID", "why": "it says \sqrt{2} and \frac{1}{2}", "score": 7}', 0.7),
+        ('{"id": "ID", "why": "two\nlines\tand a tab", "score": 7}', 0.7),
+        ("{'id': 'ID', 'score': 7}", 0.7),
+        ("{'id': 'ID', 'why': 'it's fine', 'score': 7}", 0.7),
+        ('{"id": "ID", "why": "it says "yes"", "score": 7}', 0.7),
+        ('{"id": "ID", "score": 7,}', 0.7),
+        ('{"id": "ID" "score": 7}', 0.7),
+        ("{id: ID, score: 7}", 0.7),
+        ("{“id”: “ID”, “score”: 7}", 0.7),
+        ("```json\n{'id': 'ID', 'score': 7, // good\n}\n```\nThat is {all}.", 0.7),
+        ("A set {a, b is open. {'id': 'ID', 'score': 7}", 0.7),
+        ('"{\\"score" and {"id": "ID", "score": 7}', 0.7),
+        ("{'id': 'ID', 'score': 9}, no: {'id': 'ID', 'score': 7}", 0.7),
+        ("{'id': 'ID', 'score': 7", None),  # cut off
+        ("{'id': 'ID', 'score': 11}", None),
+        ("{'score': 7}", None),
+        # a text that was quoted badly may have been written to be quoted
+        ('{"id": "ID", "score": 2, "why": "it says ", "score": 10, "": ""}', None),
+        ('{"id": "ID", "score": 2, "why": "it says \\x", "score": 10, "": ""}', None),
+        # long, before and after
+        ("x " * 20_000 + '{"id": "ID", "score": 7}' + " x" * 20_000, 0.7),
+        ('{"a":' * 6000 + '{"id": "ID", "score": 7}', 0.7),
+        # after the thinking
+        ('<think>{"id": "ID", "score": 9}?</think>\n{"id": "ID", "score": 7}', 0.7),
+        ("<think>It has to be {'id': ...}</think>{'id': 'ID', 'score': 7}", 0.7),
+        ('<think>{"id": "ID", "score": 9}? Yes.</think> Good.', None),
+        ('It lacks a <think>: {"id": "ID", "score": 7}', 0.7),
+    ],
+)
+def test_what_models_really_send(reply, score):
+    try:
+        told = verdict(reply.replace("ID", WORD), WORD, 0, 10)
+    except NoVerdict:
+        told = None
+    assert told == score
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ("7", 0.7),
+        (" **7/10** ", 0.7),
+        ("Well. {'score': 7}", 0.7),
+        ("7 apples", None),
+        ("11", None),
+    ],
+)
+def test_a_verdict_without_an_id(reply, score):
+    try:
+        told = verdict(reply, None, 0, 10)
+    except NoVerdict:
+        told = None
+    assert told == score
+
+
+LETTERS = st.sampled_from(
+    ["a", " ", '"', "'", "{", "}", "[", ",", ":", "\\", "\n", "/", "score", "id", "é"]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(LETTERS, max_size=60).map("".join), st.integers(0, 10))
+def test_a_reason_of_any_text_never_changes_the_score(why, score):
+    """Well formed it is read; with its quotes and escapes as they are, it is read right or not at all."""
+    well = json.dumps({"id": WORD, "why": why, "score": score})
+    assert verdict(well, WORD, 0, 10) == pytest.approx(score / 10)
+    with contextlib.suppress(NoVerdict):
+        badly = f'{{"id": "{WORD}", "why": "{why}", "score": {score}}}'
+        assert verdict(badly, WORD, 0, 10) == pytest.approx(score / 10)
+
+
+@pytest.mark.parametrize("first", ["Hm.", None, "{'id': 'ID', 'score': 'seven'}"])
+def test_a_reply_that_cannot_be_read_is_asked_for_once_more(first):
+    async def unread(number, payload, request):
+        text = first and first.replace("ID", server_of.asked_id(payload))
+        return server_of.completion(text)
+
+    result, server = once(in_turn(unread, good))
+    assert (result["score"], result["calls"]) == (0.8, 2.0)
+    result, server = once(in_turn(unread, status(500), unread, good), attempts=8)
+    assert result["outcome"] == "bad_json" and len(server.payloads) == 3
+    result, server = once(unread, attempts=1)
+    assert len(server.payloads) == 1
+
+
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 def test_a_reply_that_was_cut_off_is_no_verdict(reason):
-    result, _ = once(says('Draft: {"id": "ID", "score": 7} but wait', reason))
+    result, server = once(says('Draft: {"id": "ID", "score": 7} but wait', reason))
     assert result["outcome"] == "bad_json" and math.isnan(result["score"])
+    assert len(server.payloads) == 1  # the next one would be, too
 
 
 def test_another_scale():
@@ -214,6 +328,17 @@ def test_a_field_that_the_row_lacks():
             [{"role": "user", "content": [{"type": "text", "text": "See:"}, {"type": "image"}]}],
             "See:\n",
         ),
+        (
+            [
+                *PROMPT,
+                {"role": "assistant", "content": None, "tool_calls": [{"name": "count"}]},
+                {"role": "assistant", "content": None},
+                {"role": "tool"},
+            ],
+            f"user:\n{PROMPT[0]['content']}\n\nassistant:\n"
+            '[{"name": "count"}]\n\nassistant:\n\n\ntool:\n',
+        ),
+        (np.array([{"role": "user", "content": np.array([{"text": "See:"}])}]), "See:"),
     ],
 )
 def test_prompts(prompt, shown):
@@ -222,7 +347,16 @@ def test_prompts(prompt, shown):
 
 
 def test_references_that_are_no_text():
-    for reference, shown in ((None, ""), ([1, "é"], '[1, "é"]'), (2.5, "2.5")):
+    for reference, shown in (
+        (None, ""),
+        ([1, "é"], '[1, "é"]'),
+        (2.5, "2.5"),
+        (4.0, "4"),
+        (np.float32(0.5), "0.5"),
+        (np.array(4.0), "4"),
+        (np.array(["a", "b"]), '["a", "b"]'),
+        (math.nan, ""),
+    ):
         _, server = once(good, reference=reference)
         assert f"\n{shown}\nend " in server.payloads[0]["messages"][1]["content"]
 
@@ -287,7 +421,7 @@ def test_linear_time():
         (server_of.body('{"choices": []}'), "bad_json", 3),
         (server_of.body('{"choices": [null]}'), "bad_json", 3),
         (server_of.body("[" * 100_000), "bad_json", 3),
-        (server_of.body('{"choices": [{"message": {"content": null}}]}'), "bad_json", 1),
+        (server_of.body('{"choices": [{"message": {"content": null}}]}'), "bad_json", 2),
     ],
 )
 def test_a_failure_is_masked_and_named(behave, outcome, calls):
