@@ -14,6 +14,7 @@ FIELDS = {
     **dict.fromkeys(("r_okun", "r_phillips"), CORRELATION),
 }
 BUFFER_MAX = 10.0
+MISSING = ("", "nan", "none", "null", "<na>")
 
 
 class Fault(ValueError):
@@ -39,10 +40,14 @@ def state_of(ground_truth: object, extra_info: object) -> tuple[dict[str, float]
 
 
 def given(ground_truth: object) -> Mapping:
-    """The fields in ground_truth; none if it is empty."""
-    if ground_truth is None or ground_truth == "":
+    """The fields in ground_truth; none if it is empty, or what pandas writes for a value that is missing."""
+    if getattr(ground_truth, "shape", None) == ():  # one value in an array
+        ground_truth = ground_truth.item()
+    if ground_truth is None or (isinstance(ground_truth, float) and math.isnan(ground_truth)):
         return {}
     if isinstance(ground_truth, str):
+        if ground_truth.strip().casefold() in MISSING:
+            return {}
         try:
             ground_truth = json.loads(ground_truth)
         except (ValueError, RecursionError) as error:

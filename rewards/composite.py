@@ -3,8 +3,8 @@
     reward=composite 'lab.reward.parts={sql: 0.9, length: 0.1}'
     'lab.reward.options={length: {max_length: 400}}'
 
-score = sum of weight · score, in the range that follows from the parts' own (`bars`); weights are any
-numbers and aren't normalised. A weight of 0: the part is only logged.
+score = sum of weight · score, in the range that follows from the parts' own (`bars`); weights are
+numbers up to a million, of either sign, and aren't normalised. A weight of 0: the part is only logged.
 Whatever a part returns is logged under its name, NAME/PART (metrics reward/sql/acc, reward/length/score).
 `acc` is that of the part called `main`, by default of the first that has one. `steps` of the parts
 (sql_process) are put together, times their weights.
@@ -15,7 +15,6 @@ Not covered: `model` and `prm`, which need a served model; products, thresholds;
 """
 
 import asyncio
-import math
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -26,6 +25,7 @@ from rewards._limits.calls import call
 from rewards._names import load, names
 
 LIMITS_ITSELF = True
+MOST = 1e6  # of a weight; the sum is a number, whatever the parts say
 
 
 class Options(_options.Options):
@@ -43,8 +43,10 @@ class Options(_options.Options):
         for name, weight in weights.items():
             if name not in others:
                 raise ValueError(unknown("name in parts", name, others))
-            if type(weight) not in (int, float) or not math.isfinite(weight):
-                raise ValueError(f"in parts the weight of {name} must be a number, not {weight!r}")
+            if type(weight) not in (int, float) or not abs(weight) <= MOST:
+                raise ValueError(
+                    f"in parts the weight of {name} must be a number from -{MOST:g} to {MOST:g}, not {weight!r:.20}"
+                )
         for name in self.options:
             if name not in weights:
                 raise ValueError(unknown("name in options", name, weights))

@@ -3,11 +3,13 @@
 Score: `good` (1) or `bad` (0); parts `found` (there is JSON, or the pattern is somewhere in the text)
 and `valid`. `outcome`: valid, mismatch, no_json, empty. The ground truth isn't looked at.
 What follows the last `</think>` counts; with thinking=true, the whole response.
-  pattern  in Python's syntax, white space around the text ignored. strict: the whole text matches;
-           else a part of it does
-  schema   a mapping, or the absolute path of a JSON file. strict: the whole text is JSON; else the last object
-           or array in it that stands in no other, in a fence or in prose
-JSON is strict: no NaN, and of two members with one name the last counts.
+  pattern  in Python's syntax. White space around the text is ignored, and so is white space that is all there is
+           between two tags: `<answer> </answer>` says nothing. strict: the whole text matches; else a part of it does
+  schema   a mapping, or the absolute path of a JSON file. strict: the whole text is JSON; else the last object or
+           array in it that stands in no other, in a fence or in prose, and is of the kind that the schema wants:
+           after an object a citation, [1], is not looked at
+JSON is strict: no NaN, and of two members with one name the last counts; a number beyond a double (1e999)
+fits no schema.
 Time: finding JSON is linear; a user's pattern need not be (`(a+)+b`), nor a schema with a `pattern` or
 `uniqueItems`. In a run they have the limits of `_limits/calls`: what is stopped is masked.
 Degenerate: a form is all that is asked for; `{}` fits a schema without `required`.
@@ -22,6 +24,9 @@ from pydantic import Field, model_validator
 from rewards import _options
 from rewards._format_json import NOTHING, fits, last, validator, whole
 from rewards._references import after_thinking
+
+# As `<answer> </answer>`: an opening tag, and what closes it.
+BLANK_BETWEEN_TAGS = re.compile(r"<(\w+)>\s+</\1>")
 
 
 class Options(_options.Options):
@@ -52,11 +57,12 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **op
     text = (text if o.thinking else after_thinking(text)).strip()
     if o.pattern is not None:
         form = _pattern(o.pattern)
+        text = BLANK_BETWEEN_TAGS.sub(r"<\1></\1>", text)
         found = bool(form.fullmatch(text) if o.strict else form.search(text))
         valid, outcome = found, "valid" if found else "mismatch"
     else:
         form = validator(o.schema_)
-        value = whole(text) if o.strict else last(text)
+        value = whole(text) if o.strict else last(text, form)
         found = value is not NOTHING
         valid = found and fits(form, value)
         outcome = "valid" if valid else "mismatch" if found else "no_json"

@@ -120,6 +120,9 @@ def test_a_part_that_is_stopped_masks_the_sum():
         ({"parts": {"prm": 1}}, "prm can't be in parts"),
         ({"parts": {"exact": "1"}}, "weight of exact must be a number"),
         ({"parts": {"exact": True}}, "weight of exact must be a number"),
+        ({"parts": {"exact": 1e308, "math": 1e308}}, "weight of exact must be a number from -1e"),
+        ({"parts": {"exact": float("nan")}}, "weight of exact must be a number"),
+        ({"parts": {"exact": -(10**400)}}, "weight of exact must be a number"),
         ({"options": {"math": {}}}, "'math'.*There is: exact, length"),
         ({"options": ["length"]}, "options must be a mapping, not a list"),
         ({"options": {"length": {"max_len": 9}}}, "Did you mean max_length\\?"),
@@ -139,6 +142,17 @@ def test_an_error_of_a_part_is_told():
     options = {"format": {"schema": {"$ref": "http://x.invalid/"}}}  # seen only when it is used
     with pytest.raises(RewardError, match=r"rewards\.format raised(?s:.*)nothing at \$ref"):
         score("1", parts={"format": 1}, options=options)
+
+
+def test_a_number_that_a_library_cannot_bear_is_a_wrong_answer():
+    options = {"format": {"schema": {"multipleOf": 0.1}}}
+    for answer in ("1e999", "9" * 400):
+        result = score(answer, "1", parts={"math": 1, "format": 0.1}, options=options)
+        assert result["score"] == 0.0
+
+
+def test_thinking_without_an_end_is_no_answer():
+    assert score("<think>\\boxed{4}", "4", parts={"math": 1, "exact": 1})["score"] == 0.0
 
 
 def test_bars_hold():

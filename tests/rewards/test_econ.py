@@ -130,6 +130,33 @@ def test_a_ground_truth_that_is_no_object(reference):
     assert econ.compute_score("econ", said(0.7, 0.6), reference, STATE)["outcome"] == "bad_state"
 
 
+@pytest.mark.parametrize(
+    "missing",
+    [
+        None,
+        "",
+        " ",
+        "nan",
+        "NaN",
+        "None",
+        "null",
+        "<NA>",
+        math.nan,
+        np.float64("nan"),
+        np.array(math.nan),
+    ],
+)
+def test_a_ground_truth_that_is_missing(missing):
+    """As pandas writes it: the state is in extra_info, or nowhere, which masks the row."""
+    assert econ.compute_score("econ", said(0.8, 0.6), missing, STATE)["outcome"] == "ok"
+    assert econ.compute_score("econ", said(0.8, 0.6), missing, {})["outcome"] == "bad_state"
+
+
+def test_a_state_in_an_array_of_one():
+    for state in (np.array(json.dumps(STATE)), np.array(STATE, dtype=object)):
+        assert econ.compute_score("econ", said(0.8, 0.6), state, {})["outcome"] == "ok"
+
+
 DEEP = '{"a": ' * 200_000
 DECISIONS = {  # answer: outcome in strict, in lenient mode
     said(0.7, 0.6): ("ok", "ok"),

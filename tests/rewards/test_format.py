@@ -36,6 +36,9 @@ def score(text, **options):
         ("<think>x</think><answer>4</answer>", True, "valid"),
         ("<answer>4</answer></think>4", False, "mismatch"),
         ("answer answer answer 4", False, "mismatch"),
+        ("<answer> \n</answer>", True, "mismatch"),  # nothing is said
+        ("<answer> 4 </answer>", True, "valid"),
+        ("<think><answer>4</answer>", False, "empty"),  # cut off while it thinks
         ("", True, "empty"),
         (None, False, "empty"),
     ],
@@ -66,6 +69,12 @@ def test_a_pattern(text, strict, outcome):
         (f'{GOOD} or {{"x": 1}}', False, "mismatch"),  # the last counts
         (f'{{"point": {GOOD}}}', False, "mismatch"),  # what stands in another is not the answer
         (f'{GOOD} and {{"x": 1', False, "valid"),
+        (f"{GOOD}\n\nSources: [1], [2]", False, "valid"),  # a citation is of another kind
+        (f"As in [1]: {GOOD}", False, "valid"),
+        ("[1]", False, "mismatch"),
+        ('{"x": 1e999, "y": 2}', False, "mismatch"),
+        ('{"x": 1e999, "y": 2}', True, "mismatch"),
+        ('{"x": -' + "9" * 400 + ', "y": 2}', True, "mismatch"),
         ('{"x": 1, "y": ' + "9" * 5000 + "}", False, "no_json"),
         ("x y required number object", False, "no_json"),
         ("[" * 100_000, False, "no_json"),
@@ -79,6 +88,61 @@ def test_a_schema(text, strict, outcome):
     assert result["outcome"] == outcome
     assert result["score"] == result["valid"] == float(outcome == "valid")
     assert result["found"] == float(outcome in ("valid", "mismatch"))
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "good"),
+    [
+        ({"type": "array"}, '[1] as in {"a": 1}', True),
+        ({"type": "array", "minItems": 2}, '[1, 2] as in {"a": 1} and [3]', False),  # the last array
+        ({"type": ["object", "null"]}, '{"a": 1} [1]', True),
+        ({"$ref": "#/$defs/p", "$defs": {"p": {"type": "object"}}}, '{"a": 1} [1]', True),
+        ({"allOf": [{"type": "object"}, {"required": ["a"]}]}, '{"a": 1} [1]', True),
+        ({"anyOf": [{"type": "object"}, {"$ref": "#/$defs/p"}], "$defs": {"p": POINT}}, '{"a": 1} [1]', True),
+        ({"anyOf": [{"type": "object"}, {"type": "array", "minItems": 2}]}, '{"a": 1} [1]', False),
+        ({"const": {"a": 1}}, '{"a": 1} [1]', False),  # no kind is named
+        ({"required": ["a"], "type": "object"}, '{"a": {"a": 1}} {"b": [1]}', False),
+    ],
+)  # fmt: skip
+def test_the_last_of_the_schemas_kind(schema, text, good):
+    assert score(text, schema=schema, strict=False)["score"] == float(good)
+
+
+NUMBERS = st.sampled_from(
+    ["1e999", "-1e999", "1e308", "5e-324", "9" * 309, "9" * 400, "9" * 5000, "0.1", "-0", "1E-400"]
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    NUMBERS,
+    st.sampled_from([0.01, 0.5, 3, 1e-300, 1e300]),
+    st.sampled_from(["{}", "[{}]", '{{"x": {}}}']),
+)
+def test_no_number_makes_the_library_raise(number, divisor, around):
+    each = {
+        "multipleOf": divisor,
+        "maximum": 1e307,
+        "exclusiveMinimum": -1e307,
+        "uniqueItems": True,
+    }
+    schema = each | {"items": each, "properties": {"x": each}}
+    for strict in (True, False):
+        result = score(around.format(number), schema=schema, strict=strict)
+        assert result["score"] in (0.0, 1.0)
+        assert result["score"] == 0.0 or abs(float(number)) < 1e307
+
+
+def test_a_number_that_no_double_holds_fits_nothing():
+    for text in ("1e999", "[1e999]", "9" * 400, '{"a": [{"b": -1e999}]}'):
+        assert score(text, schema={})["score"] == 0.0
+    assert score("1e308", schema={"multipleOf": 0.01})["outcome"] in ("valid", "mismatch")
+
+
+def test_deep_nesting_is_a_verdict():
+    schema = {"type": "array", "items": {"$ref": "#"}}
+    for depth in (300, 900, 50_000):
+        assert score("[" * depth + "]" * depth, schema=schema)["score"] in (0.0, 1.0)
 
 
 def test_null_can_be_the_answer():
@@ -110,6 +174,7 @@ def test_draft_2020_12():
         ({"pattern": "("}, "unterminated"),
         ({"pattern": 5}, "pattern must be text or null, not 5"),
         ({"schema": {"type": "obj"}}, "'obj' is not valid"),
+        ({"schema": {"pattern": r"\p{L}"}}, "is not a 'regex'"),
         ({"schema": "/no/such.json"}, "No such file"),
         ({"pattern": "x", "good": math.nan}, "good must be a number"),
         ({"pattern": "x", "bad": 2}, "bad must be at most 1"),

@@ -41,7 +41,7 @@ def test_longer_never_pays():
 def test_units(tiny_model):
     text = "SELECT name FROM item\n\tWHERE id = 1 é東"
     assert score(text)["length"] == len(text)
-    assert score(text, unit="words")["length"] == len(text.split())
+    assert score(text, unit="words")["length"] == 10
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     known = len(tokenizer(text, add_special_tokens=False)["input_ids"])
     for path in (tiny_model, tiny_model / "tokenizer.json"):
@@ -49,6 +49,31 @@ def test_units(tiny_model):
     assert score("a\ud800b", unit="tokens", tokenizer=str(tiny_model))["length"] > 0
     for no_text in (None, 5):
         assert score(no_text)["length"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", 0),
+        (" \n\t", 0),
+        ("One, two-three  four.", 3),
+        ("internationalisation", 1),
+        ("a" * 21, 2),
+        ("a" * 10_000, 500),  # nobody saves by leaving out blanks
+        ("中文" * 50, 100),
+        ("中文 and 日本語", 6),
+        ("東京タワーへ", 6),
+        ("ภาษาไทย" * 20, 7),
+        ("한국어 문장", 2),
+    ],
+)
+def test_words(text, words):
+    assert score(text, unit="words")["length"] == words
+
+
+def test_words_without_blanks_are_long():
+    for text in ("a" * 1000, "中文" * 20):
+        assert score(text, unit="words", max_length=4, cache=2)["score"] == -1.0
 
 
 @pytest.mark.parametrize(
