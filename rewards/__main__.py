@@ -1,7 +1,11 @@
-"""Score a file of rows with any reward, by name: `python -m rewards NAME --file rows.jsonl`.
+"""Score a file of rows with any reward, by its name or its file.
+
+    python -m rewards NAME --file rows.jsonl
+    python -m rewards my_reward.py --file rows.jsonl --set bonus=0.1
 
 A row holds the response (`solution_str`, `response` or `output`), the ground truth (`ground_truth`,
-`gts`, or verl's `reward_model.ground_truth`) and `extra_info` (or `db` beside them).
+`gts`, or verl's `reward_model.ground_truth`; none where the reward needs none), `prompt` (a text or
+messages) and `extra_info` (or `db` beside them). The function in a file of yours is `compute_score`.
 With --check no response is needed: the rows' data is checked instead, as before a training.
 A row that takes longer than --timeout, runs out of memory or kills its process is stopped, as in a run.
 Exit code 2 for a mistake in what was given, bad rows included (the good ones are still scored);
@@ -14,23 +18,25 @@ import logging
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from preflight.mistakes import Mistake, unknown
-from rewards._limits.calls import Limits
-from rewards._names import load, names
-from rewards._options import is_served, options_of
+from rewards._limits.calls import Limits, loaded
+from rewards._names import names, path_of
+from rewards._options import is_served, options_of, takes_any
 from rewards._rows import RowError, read_rows
 from rewards._score_file import Broken, score_file
 
 
-def reward(name: str):
-    """The module of a reward. Mistake for an unknown name, or a library that is missing."""
-    if name not in names():
-        raise Mistake(unknown("reward", name, names()))
+def reward(name: str) -> ModuleType:
+    """The module of a reward. Mistake for an unknown name, a file that isn't there or can't be imported."""
     try:
-        return load(name)
-    except ImportError as error:
-        raise Mistake(f"reward {name!r} cannot be loaded: {error}") from None
+        path = path_of(name)
+    except ValueError as error:
+        raise Mistake(str(error)) from None
+    if name.endswith(".py") and not Path(name).is_file():
+        raise Mistake(f"no such file: {name}")
+    return loaded(path, "compute_score")
 
 
 def parse_options(module, pairs: list[str]) -> dict:
@@ -39,7 +45,7 @@ def parse_options(module, pairs: list[str]) -> dict:
         key, equals, value = pair.partition("=")
         if not equals:
             raise Mistake(f"--set takes key=value, not {pair!r}")
-        if key not in known:
+        if key not in known and not takes_any(module):
             raise Mistake(unknown("option", key, known))
         try:
             options[key] = json.loads(value)
@@ -75,8 +81,8 @@ def parser_for(argv: list[str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=help_options(argv),
     )
-    parser.add_argument("name", help="one of: " + ", ".join(names()))
-    parser.add_argument("--file", required=True, type=Path, help="JSON lines or parquet")
+    parser.add_argument("name", help="a file of yours (FILE.py), or one of: " + ", ".join(names()))
+    parser.add_argument("--file", required=True, type=Path, help="JSON lines, CSV or parquet")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
                         help="options of the reward")  # fmt: skip
     parser.add_argument("--out", type=Path, help="write each row with its `result`, as JSON lines")
@@ -90,7 +96,7 @@ def parser_for(argv: list[str]) -> argparse.ArgumentParser:
 
 def help_options(argv: list[str]) -> str:
     """The options of the reward that is named, if one is."""
-    if not argv or argv[0] not in names():
+    if not argv or argv[0].startswith("-"):
         return "python -m rewards NAME --help lists the options of a reward."
     try:
         known = options_of(reward(argv[0]))
@@ -126,11 +132,11 @@ def main(argv: list[str]) -> int:
         logging.CRITICAL
     )  # stopped rows are shown here
     if not out:
-        return 2 if score_file(arguments.name, path, None, options, limits) else 0
+        return 2 if score_file(path_of(arguments.name), module, path, None, options, limits) else 0
     if not out.parent.is_dir():
         raise Mistake(f"no such folder: {out.parent}")
     with open(out, "w", encoding="utf-8") as file:
-        return 2 if score_file(arguments.name, path, file, options, limits) else 0
+        return 2 if score_file(path_of(arguments.name), module, path, file, options, limits) else 0
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def state_of(ground_truth: object, extra_info: object) -> tuple[dict[str, float]
     return state, ""
 
 
-def given(ground_truth: object) -> Mapping:
+def given(ground_truth: Any) -> Mapping:
     """The fields in ground_truth; none if it is empty, or what pandas writes for a value that is missing."""
     if getattr(ground_truth, "shape", None) == ():  # one value in an array
         ground_truth = ground_truth.item()

@@ -17,3 +17,12 @@ def load(name: str) -> ModuleType:
     if name not in names():
         raise ValueError(unknown("reward", name, names()))
     return importlib.import_module(f"rewards.{name}")
+
+
+def path_of(name: str) -> str:
+    """Of a reward by its name, or by its file, as verl's custom_reward_function.path. ValueError for neither."""
+    if name.endswith(".py"):
+        return name
+    if name not in names():
+        raise ValueError(unknown("reward", name, names()))
+    return f"pkg://rewards.{name}"

@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 
 from preflight.mistakes import unknown
 
+OF_ROW = ("data_source", "solution_str", "ground_truth", "extra_info")
 OF_VERL = (
     "reward_router_address",
     "reward_model_tokenizer",
@@ -137,8 +138,19 @@ def options_of(module) -> dict[str, object]:
     if kind := getattr(module, "Options", None):
         return defaults(kind)
     parameters = inspect.signature(module.compute_score).parameters.values()
-    keywords = [p for p in parameters if p.default is not p.empty and p.name != "extra_info"]
-    return {p.name: p.default for p in keywords}
+    known = (*OF_ROW, *OF_VERL)
+    given = [
+        p
+        for p in parameters
+        if p.name not in known and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    return {p.name: None if p.default is p.empty else p.default for p in given}
+
+
+def takes_any(module) -> bool:
+    """Whether the reward's function takes options of any name."""
+    parameters = inspect.signature(module.compute_score).parameters.values()
+    return not hasattr(module, "Options") and any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def is_served(module) -> bool:
@@ -152,10 +164,8 @@ def check(module, options: Mapping) -> None:
         kind.of(options)
     else:
         known = options_of(module)
-        parameters = inspect.signature(module.compute_score).parameters.values()
-        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
         for name in options:
-            if name not in known and name not in OF_VERL and not takes_all:
+            if name not in known and name not in OF_VERL and not takes_any(module):
                 raise ValueError(unknown("option", name, known))
 
 

@@ -1,11 +1,16 @@
-"""Rows of a file: JSON lines or parquet, in verl's schema or a flat one."""
+"""Rows of a file: JSON lines, CSV or parquet, in verl's schema or a flat one."""
 
+import codecs
+import csv
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 RESPONSE_KEYS = ("solution_str", "response", "output")
 TRUTH_KEYS = ("ground_truth", "gts")
+NO_TRUTH = f"no ground truth ({', '.join(TRUTH_KEYS)} or reward_model.ground_truth)"
 INFO_KEYS = ("db", "extra_dbs")  # of the row itself, that a reward reads from extra_info
 
 
@@ -14,9 +19,10 @@ class RowError(ValueError):
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict | RowError]]:
-    """(line number, row) for JSON lines, (row number from 0, row) for parquet.
+    """(line number, row) for JSON lines and CSV, (row number from 0, row) for parquet.
 
-    A line that is no JSON object comes as a RowError, so that the rest can go on.
+    A line that is no JSON object, or has another number of cells than the header, comes as a RowError, so that the
+    rest can go on. A byte order mark, as Windows writes it, says UTF-8 or UTF-16, and is no part of the text.
     """
     if path.suffix == ".parquet":
         import pyarrow.parquet
@@ -26,10 +32,35 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict | RowError]]:
             for batch in file.iter_batches(1024):
                 yield from zip(numbers, batch.to_pylist(), strict=False)
         return
-    with open(path, encoding="utf-8", errors="replace") as lines:
+    with open(path, "rb") as file:
+        wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding = "utf-16" if wide else "utf-8-sig"
+    with open(path, encoding=encoding, errors="replace", newline="") as lines:
+        if path.suffix.lower() in (".csv", ".tsv"):
+            yield from _cells(lines, path.suffix.lower() == ".tsv")
+            return
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield number, _parse(line)
+
+
+def _cells(lines: TextIO, tabs: bool) -> Iterator[tuple[int, dict | RowError]]:
+    """Rows by the names of the header."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    head = lines.readline()
+    lines.seek(0)
+    delimiter = "\t" if tabs else ";" if head.count(";") > head.count(",") else ","  # as Excel
+    rows = csv.reader(lines, delimiter=delimiter)
+    header = next(rows, [])
+    try:
+        for cells in rows:
+            if len(cells) == len(header):
+                yield rows.line_num, dict(zip(header, cells, strict=True))
+            elif cells:
+                wrong = f"{len(cells)} cells under a header of {len(header)}"
+                yield rows.line_num, RowError(wrong)
+    except csv.Error as error:
+        yield rows.line_num, RowError(f"not CSV: {error}")
 
 
 def _parse(line: str) -> dict | RowError:
@@ -48,17 +79,26 @@ def ground_truth_of(row: Mapping) -> object:
     nested = row.get("reward_model")
     if isinstance(nested, Mapping) and nested.get("ground_truth") is not None:
         return nested["ground_truth"]
-    raise RowError(f"no ground truth ({', '.join(TRUTH_KEYS)} or reward_model.ground_truth)")
+    raise RowError(NO_TRUTH)
 
 
 def info_of(row: Mapping) -> dict:
-    """`extra_info`, with what it lacks of the row itself: `db`, `extra_dbs`, and the prompt as `messages`."""
-    info = dict(row["extra_info"]) if isinstance(row.get("extra_info"), Mapping) else {}
+    """`extra_info`, with what it lacks of the row itself: `db`, `extra_dbs`, and the prompt as `messages`.
+
+    A prompt that is a text is the user's message; an `extra_info` that is one is JSON, as in a cell of a CSV file.
+    """
+    info = row.get("extra_info")
+    if isinstance(info, str):
+        info = _parse(info)
+    info = dict(info) if isinstance(info, Mapping) else {}
     for key in INFO_KEYS:
         if row.get(key) is not None:
             info.setdefault(key, row[key])
-    if isinstance(row.get("prompt"), list):
-        info.setdefault("messages", row["prompt"])  # as a run gives it
+    prompt = row.get("prompt")
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    if isinstance(prompt, list):
+        info.setdefault("messages", prompt)  # as a run gives it
     return info
 
 

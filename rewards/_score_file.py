@@ -10,48 +10,70 @@ import time
 from collections import Counter, defaultdict
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 
 from preflight import tables
 from preflight.mistakes import Mistake
-from rewards._limits.calls import Limits, RewardError, call
-from rewards._names import load
+from rewards._limits.calls import Limits, RewardError, call, shown
 from rewards._options import options_of
-from rewards._rows import RowError, ground_truth_of, info_of, read_rows, response_of
+from rewards._rows import NO_TRUTH, RowError, ground_truth_of, info_of, read_rows, response_of
 
 ROWS_AT_ONCE = 1024
 ROWS_SHOWN = 5  # bad ones, and those that were stopped
 
 
 class Broken(Exception):
-    """A reward raised; the message is where, and its traceback."""
+    """A reward raised; the message is where, in a few lines."""
+
+
+def ground_truths(module, rows: list[dict | RowError], options: dict) -> list:
+    """Of each row; None for one that has none and needs none, a RowError for one that needs it.
+
+    Who needs one, the reward's own check of the data says; one without such a check is asked without.
+    """
+    found: list = []
+    for row in rows:
+        try:
+            found.append(row if isinstance(row, RowError) else ground_truth_of(row))
+        except RowError:
+            found.append(None)
+    without = [index for index, truth in enumerate(found) if truth is None]
+    if without and hasattr(module, "row_faults"):
+        for fault in module.row_faults([rows[index] for index in without], **options):
+            found[without[fault["index"]]] = RowError(fault["message"])
+    return found
 
 
 async def score_rows(
-    name: str, rows: list[tuple[int, dict | RowError]], options: dict, limits: Limits
+    path: str,
+    module: ModuleType,
+    rows: list[tuple[int, dict | RowError]],
+    options: dict,
+    limits: Limits,
 ) -> list[dict | RowError]:
     """One result a row. Broken if the reward raises, Mistake if it does because of an option."""
+    truths = ground_truths(module, [row for _, row in rows], options)
 
-    async def score(number: int, row) -> dict | RowError:
+    async def score(number: int, row, truth) -> dict | RowError:
         try:
-            if isinstance(row, RowError):
-                raise row
-            values = (
-                row.get("data_source", ""),
-                response_of(row),
-                ground_truth_of(row),
-                info_of(row),
-            )
-            return await call(f"pkg://rewards.{name}", "compute_score", values, options, limits)
+            if isinstance(truth, RowError):
+                return truth
+            values = (row.get("data_source", ""), response_of(row), truth, info_of(row))
+            return await call(path, "compute_score", values, options, limits)
         except RowError as error:
             return error
         except RewardError as error:
             kind, _, message = error.cause.partition(": ")
-            known = options_of(load(name))
-            if kind == "ValueError" and set(re.findall(r"\w+", message)) & set(known):
+            if kind == "ValueError" and set(re.findall(r"\w+", message)) & set(options_of(module)):
                 raise Mistake(message) from None
-            raise Broken(f"{number}: {error}") from None
+            missing = "" if truth is not None else f"\n    the row has {NO_TRUTH}"
+            raise Broken(
+                f"{number}: {error.brief}\n    the row: {shown(values)}{missing}"
+            ) from None
 
-    tasks = [asyncio.ensure_future(score(*row)) for row in rows]
+    tasks = [
+        asyncio.ensure_future(score(*row, truth)) for row, truth in zip(rows, truths, strict=True)
+    ]
     try:
         return await asyncio.gather(*tasks)
     finally:  # nothing to do, unless one has raised
@@ -60,14 +82,21 @@ async def score_rows(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def score_file(name: str, path: Path, out, options: dict, limits: Limits) -> int:
-    """Score the file, and print a table; the number of bad rows. out: for the rows with their results, or None."""
+def score_file(
+    reward: str, module: ModuleType, path: Path, out, options: dict, limits: Limits
+) -> int:
+    """Score the file, and print a table; the number of bad rows.
+
+    Args:
+        reward, module: the path of the reward, as verl's custom_reward_function.path, and its module.
+        out: for the rows with their results, or None.
+    """
     from tqdm import tqdm
 
     scores: dict[str, list[float]] = defaultdict(list)
     shown: Counter[str] = Counter()
 
-    def show(kind: str, number: int, message: object) -> None:
+    def tell(kind: str, number: int, message: object) -> None:
         shown[kind] += 1
         if shown[kind] <= ROWS_SHOWN:
             tqdm.write(f"{path}:{number}: {message}", file=sys.stderr)
@@ -77,18 +106,20 @@ def score_file(name: str, path: Path, out, options: dict, limits: Limits) -> int
     with tqdm(unit=" rows", disable=None) as bar, contextlib.closing(loop):
         while chunk := list(islice(rows, ROWS_AT_ONCE)):
             try:
-                results = loop.run_until_complete(score_rows(name, chunk, options, limits))
+                results = loop.run_until_complete(
+                    score_rows(reward, module, chunk, options, limits)
+                )
             except Broken as broken:
                 raise Broken(f"{path}:{broken}") from None
             for (number, row), result in zip(chunk, results, strict=True):
                 if isinstance(result, RowError) or isinstance(row, RowError):
-                    show("bad", number, result)
+                    tell("bad", number, result)
                     continue
                 done += 1
                 outcome = str(result.get("outcome", result.get("band", "scored")))
                 if result["stopped"] != "no":
                     outcome = f"stopped: {result['stopped']}"
-                    show("stopped", number, outcome)
+                    tell("stopped", number, outcome)
                 scores[outcome].append(result["score"])
                 if out:
                     out.write(json.dumps(finite({**row, "result": result}), default=str) + "\n")

@@ -32,8 +32,10 @@ import itertools
 import logging
 import math
 import pickle
+from types import ModuleType
 from typing import NamedTuple
 
+from preflight.mistakes import Mistake, nearest
 from rewards._limits import worker
 from rewards._limits.pool import ProcessEnded, Raised, Stopped, pool_of
 from rewards._limits.worker import call_reward, called, module_at, trace_of
@@ -58,6 +60,27 @@ _inherited = contextvars.ContextVar[Limits | None]("limits", default=None)
 
 class RewardError(Raised):
     """A reward raised: the message has the row and the traceback."""
+
+    @property
+    def brief(self) -> str:
+        """In two lines: the error, and the line of code that raised it."""
+        cause = " ".join(self.cause.split())[:SHOWN]
+        return f"the reward raised {cause}" + (f"\n    {self.where}" if self.where else "")
+
+
+def loaded(path: str, name: str) -> ModuleType:
+    """The module of a reward's function. Mistake, with the line of code, if there is none."""
+    shown_path = path.removeprefix("file://")
+    try:
+        module = module_at(path)
+    except (Exception, SystemExit) as error:
+        _, cause, where = trace_of(error, __file__, worker.__file__)
+        line = f"\n    {where}" if where else ""
+        raise Mistake(f"the reward {shown_path} can't be imported: {cause}{line}") from None
+    if not callable(getattr(module, name, None)):
+        known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        raise Mistake(f"{shown_path} has no function {name!r}.{nearest(name, known)}")
+    return module
 
 
 async def call(
@@ -84,21 +107,41 @@ async def call(
             shared = pickle.dumps((path, name, options))
             pool = pool_of(limits.processes, limits.memory_mib)
             result = await pool.run(call_reward, (shared, row), limits.timeout_s, shared)
-        if not isinstance(result, dict):
-            result = {"score": float(result), "acc": float(result)}
-        if "score" not in result:
-            raise TypeError(f"the result has no score: {_short(result)}")
-        return {"stopped": "no"} | result | {"score": float(result["score"])}
+        return {"stopped": "no"} | _scored(result)
     except Stopped as stopped:
         _tell(stopped.reason, row)
         return {"score": math.nan, "acc": math.nan, "stopped": stopped.reason}
     except ProcessEnded:
         raise
     except Raised as error:
-        trace, cause = str(error), error.cause
+        trace, cause, where = str(error), error.cause, error.where or _place_of(function)
     except Exception as error:
-        trace, cause = trace_of(error, __file__, worker.__file__)
-    raise RewardError(f"the reward {name} of {path} raised, at {shown(row)}\n{trace}", cause)
+        trace, cause, where = trace_of(error, __file__, worker.__file__)
+        where = where or _place_of(function)
+    raise RewardError(f"the reward {name} of {path} raised, at {shown(row)}\n{trace}", cause, where)
+
+
+def _scored(result) -> dict:
+    """What a reward returned, as a dict with a score. TypeError if it is neither that nor a number."""
+    said = result["score"] if isinstance(result, dict) and "score" in result else result
+    try:
+        score = float(said)
+    except (TypeError, ValueError):
+        what = f"{type(said).__name__} {_short(said)}" if said is not None else "None"
+        what = f"the score is {what}" if said is not result else f"it returned {what}"
+        hint = ": is a `return` missing?" if result is None else ""
+        raise TypeError(f"{what}, and not a number or {{'score': NUMBER, ...}}{hint}") from None
+    return (result if isinstance(result, dict) else {"acc": score}) | {"score": score}
+
+
+def _place_of(function) -> str:
+    """Where a function is defined, as trace_of says where an error was."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return (
+        f"{worker.short(code.co_filename)}, line {code.co_firstlineno}, in {code.co_name}"
+        if code
+        else ""
+    )
 
 
 async def run(

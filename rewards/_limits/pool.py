@@ -31,11 +31,11 @@ class Stopped(Exception):
 
 
 class Raised(Exception):
-    """A function raised; the message is its traceback, `cause` the traceback's last line."""
+    """A function raised; the message is its traceback, `cause` the error in one line, `where` its place in the code."""
 
-    def __init__(self, message: str, cause: str):
-        super().__init__(message, cause)
-        self.cause = cause
+    def __init__(self, message: str, cause: str, where: str = ""):
+        super().__init__(message, cause, where)
+        self.cause, self.where = cause, where
 
     def __str__(self):
         return self.args[0]
@@ -86,7 +86,7 @@ class Pool:
         if "stopped" in answer:
             raise Stopped(answer["stopped"])
         if "error" in answer:
-            raise Raised(answer["error"], answer["cause"])
+            raise Raised(*answer["error"])
         return answer["result"]
 
     def _start(self) -> None:

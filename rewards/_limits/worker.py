@@ -28,6 +28,7 @@ import signal
 import socket
 import struct
 import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -40,6 +41,9 @@ OUT_OF_MEMORY = 77  # exit status of a runner
 PARENT_POLL_S = 1.0
 PR_SET_PDEATHSIG = 1
 RECEIVE = 1 << 18
+LIBRARIES = tuple(
+    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {"<"}
+)
 SEND_S = 5  # what an earlier call has left behind may keep a runner from reading
 
 
@@ -110,18 +114,36 @@ def answer(body: bytes) -> str:
     except MemoryError:
         raise
     except BaseException as error:
-        trace, cause = trace_of(error, __file__)
-        return json.dumps({"error": trace, "cause": cause})
+        return json.dumps({"error": trace_of(error, __file__)})
 
 
-def trace_of(error: BaseException, *callers: str) -> tuple[str, str]:
-    """The error with its traceback from where the last of the files `callers` was left, and in one line."""
+def trace_of(error: BaseException, *callers: str) -> tuple[str, str, str]:
+    """The error with its traceback from where the last of the files `callers` was left; in one line; and where it was.
+
+    That is the last line of code that belongs to no library, as `FILE, line N, in NAME: CODE`; empty without any.
+    """
     trace = own = error.__traceback__
     while trace:
         own = trace.tb_next if trace.tb_frame.f_code.co_filename in callers else own
         trace = trace.tb_next
     lines = traceback.format_exception(type(error), error, own)
-    return "".join(lines).rstrip(), f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError) and error.filename:
+        line, code = f"line {error.lineno}", (error.text or "").strip()
+        place = f"{short(error.filename)}, {line}{f': {code}' if code else ''}"
+    else:
+        frames = traceback.extract_tb(own)
+        mine = [frame for frame in frames if not frame.filename.startswith(LIBRARIES)]
+        place = ""
+        for frame in (mine or frames)[-1:]:
+            place = (
+                f"{short(frame.filename)}, line {frame.lineno}, in {frame.name}: {frame.line or ''}"
+            )
+    return "".join(lines).rstrip(), f"{type(error).__name__}: {error}", place
+
+
+def short(file: str) -> str:
+    """The file as seen from here, where that is shorter."""
+    return min(os.path.relpath(file), file, key=len)
 
 
 def serve_calls(channel: socket.socket, memory_mib: int | None) -> None:

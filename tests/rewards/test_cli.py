@@ -181,15 +181,201 @@ def test_rows_that_are_stopped_are_in_the_table(broken):
 def test_a_reward_that_raises_ends_it_with_its_row(broken):
     done = broken("", "", "raise KeyError('oh')", "")
     assert done.returncode == 1 and done.stdout == ""
-    first, *trace = done.stderr.splitlines()
-    assert "rows.jsonl:3: the reward compute_score of pkg://rewards.broken raised" in first
-    assert "response=\"raise KeyError('oh')\"" in first
-    assert trace[0].startswith("Traceback") and trace[-1] == "KeyError: 'oh'"
-    assert any("broken.py" in line for line in trace) and len(trace) < 10
+    error, place, row = done.stderr.splitlines()
+    assert error.endswith("rows.jsonl:3: the reward raised KeyError: 'oh'")
+    assert place == "    rewards/broken.py, line 5, in compute_score: exec(solution_str)"
+    assert row.startswith("    the row: ") and "response=\"raise KeyError('oh')\"" in row
     # what an option is told is a mistake of the user, and no more than that
     done = broken("", options=["--set", "weight=-1"])
     assert (done.returncode, done.stderr) == (2, "error: weight must be at least 0, not -1\n")
     assert broken("int('x')").returncode == 1
+
+
+OWN = """
+import re
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, *, bonus=0.0, unit):
+    found = re.search(ground_truth, solution_str)
+    return found.end() * unit + bonus
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """`python -m rewards my_reward.py`: a file of one's own, with this text, on these rows."""
+
+    def score(text, rows, *options):
+        (tmp_path / "my_reward.py").write_text(text)
+        path = write(tmp_path / "rows.jsonl", rows)
+        return run(tmp_path / "my_reward.py", "--file", path, *options)
+
+    return score
+
+
+GOOD_ROW = {"response": "abc", "ground_truth": "b"}
+
+
+def test_a_file_of_ones_own(own, tmp_path):
+    out = tmp_path / "out.jsonl"
+    done = own(OWN, [GOOD_ROW] * 3, "--set", "bonus=0.5", "unit=2", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert cells(done)["scored"] == ["3", "100.0%", "4.5000"]
+    result = json.loads(out.read_text().splitlines()[0])["result"]
+    assert result == {"stopped": "no", "score": 4.5, "acc": 4.5}
+    wrong = own(OWN, [GOOD_ROW], "--set", "bonos=1")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "unknown option 'bonos'. Did you mean bonus? There is: bonus, unit" in wrong.stderr
+    assert "bonus=0.0" in run(tmp_path / "my_reward.py", "--help").stdout
+    anything = "def compute_score(solution_str, **more):\n    return more['depth']\n"
+    assert cells(own(anything, [GOOD_ROW], "--set", "depth=2"))["scored"][2] == "2.0000"
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "told"),
+    [
+        (
+            OWN,
+            [GOOD_ROW, GOOD_ROW | {"ground_truth": "x"}],
+            [
+                "rows.jsonl:2: the reward raised AttributeError: 'NoneType' object has no attribute 'end'",
+                "my_reward.py, line 6, in compute_score: return found.end() * unit + bonus",
+                "the row: data_source='', index=None, response='abc', ground_truth='x'",
+            ],
+        ),
+        (
+            OWN,
+            [{"response": "abc"}],
+            [
+                "rows.jsonl:1: the reward raised TypeError: first argument must be string",
+                "my_reward.py, line 5, in compute_score: found = re.search(ground_truth, solution_str)",
+                "ground_truth=None",
+                "the row has no ground truth (ground_truth, gts or reward_model.ground_truth)",
+            ],
+        ),
+        (
+            "def compute_score(solution_str, unit, **row):\n    float(len(solution_str))\n",
+            [GOOD_ROW],
+            [
+                "the reward raised TypeError: it returned None, and not a number or",
+                "my_reward.py, line 1, in compute_score",
+                "the row: ",
+            ],
+        ),
+        (
+            "def compute_score(unit, **row):\n    return {'score': 'good'}\n",
+            [GOOD_ROW],
+            ["TypeError: the score is str 'good', and not a number", "line 1, in compute_score", "the row: "],
+        ),
+    ],
+)  # fmt: skip
+def test_a_reward_that_raises_shows_its_own_line(own, text, rows, told):
+    done = own(text, rows, "--set", "unit=1")
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(told)
+    assert all(words in line for words, line in zip(told, lines, strict=True)), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("import nosuch\n", ["can't be imported: ModuleNotFoundError: No module named 'nosuch'",
+                             "line 1, in <module>: import nosuch"]),
+        ("def compute_score(:\n", ["can't be imported: SyntaxError", "my_reward.py, line 1: def compute_score(:"]),
+        ("def score(): 0\n", ["my_reward.py has no function 'compute_score'"]),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_used(own, text, told):
+    done = own(text, [GOOD_ROW])
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(told)
+    assert all(words in line for words, line in zip(told, lines, strict=True)), done.stderr
+
+
+def test_a_file_that_is_not_there():
+    done = run("no_reward.py", "--file", "x")
+    assert (done.returncode, done.stderr) == (2, "error: no such file: no_reward.py\n")
+
+
+@pytest.mark.parametrize(
+    ("reward", "options"),
+    [
+        ("format", ["pattern=a.*"]),
+        ("length", []),
+        ("composite", ['parts={"format": 1, "length": 1}', 'options={"format": {"pattern": "a.*"}}']),
+    ],
+)  # fmt: skip
+def test_rows_without_a_ground_truth_where_none_is_needed(tmp_path, reward, options):
+    path = write(tmp_path / "rows.jsonl", [{"response": "abc"}, {"response": "abd", "gts": None}])
+    done = run(reward, "--file", path, *(["--set", *options] if options else []))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert cells(done)["all"][0] == "2"
+
+
+def test_and_where_one_is(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [{"response": "4"}, {"response": "4", "gts": 4.0}])
+    for reward, options in (
+        ("math", []),
+        ("composite", ["--set", 'parts={"length": 1, "math": 1}']),
+    ):
+        done = run(reward, "--file", path, *options)
+        assert done.returncode == 2 and cells(done)["all"][0] == "1"
+        assert (
+            "rows.jsonl:1: " in done.stderr
+            and "no ground truth (ground_truth, gts or" in done.stderr
+        )
+
+
+def test_a_state_in_extra_info(tmp_path):
+    state = {"employed": 1, "wealth": 5, "dpi": 2}
+    rows = [{"response": '{"work": 0.7, "consumption": 0.6}', "extra_info": info}
+            for info in (state, json.dumps(state), {"employed": 1}, None)]  # fmt: skip
+    done = run("econ", "--file", write(tmp_path / "rows.jsonl", rows))
+    assert done.returncode == 2 and cells(done)["ok"][0] == "2"
+    assert "rows.jsonl:3: wealth and dpi missing" in done.stderr
+    assert "rows.jsonl:4: employed is missing" in done.stderr
+
+
+BOM = "\ufeff"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("rows.jsonl", '{"response": "é", "gts": "é"}\r\n\r\n{"response": "e", "gts": "é"}\r\n'),
+        ("rows.csv", 'response,ground_truth,note\r\né,é,"a, b"\r\ne,é,\r\n'),
+        ("rows.csv", "response;ground_truth\r\né;é\r\ne;é\r\n"),
+        ("rows.tsv", "response\tground_truth\né\té\ne\té\n"),
+    ],
+)
+def test_files_with_a_byte_order_mark(tmp_path, encoding, name, text):
+    path = tmp_path / name
+    path.write_bytes((BOM + text).encode(encoding))
+    done = run("exact", "--file", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert cells(done)["all"] == ["2", "100.0%", "0.5000"]
+
+
+def test_broken_lines_of_csv_are_numbered(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('response,gts\n4,4\n4\n"two\nlines",4\n,4\n')
+    done = run("math", "--file", path)
+    assert done.returncode == 2 and cells(done)["all"][0] == "3"
+    assert "rows.csv:3: 1 cells under a header of 2" in done.stderr
+
+
+def test_a_prompt_that_is_a_text(tmp_path):
+    """It is what the user said, for a reward that looks at the question."""
+    text = "def compute_score(extra_info, **row):\n    return len(extra_info['messages'][-1]['content'])\n"
+    (tmp_path / "my_reward.py").write_text(text)
+    rows = [
+        {"response": "", "prompt": "2+2?"},
+        {"response": "", "prompt": [{"role": "user", "content": "2+3?"}]},
+    ]
+    done = run(tmp_path / "my_reward.py", "--file", write(tmp_path / "rows.jsonl", rows))
+    assert cells(done)["scored"] == ["2", "100.0%", "4.0000"], done.stderr
 
 
 def test_help():

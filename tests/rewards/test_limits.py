@@ -5,6 +5,7 @@ import math
 import operator
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -14,7 +15,8 @@ import pytest
 from helpers import ROOT
 from sql_helpers import alive
 
-from rewards._limits.calls import Limits, RewardError, call, run
+from preflight.mistakes import Mistake
+from rewards._limits.calls import Limits, RewardError, call, loaded, run
 from rewards._limits.pool import ProcessEnded, Raised, Stopped, pool_of
 
 MEMORY_MIB = 128
@@ -149,12 +151,47 @@ def test_what_comes_back(reward):
     assert result == {"score": 0.5, "steps": [[0, 2, 0.25]], "text": "\ud800", "stopped": "no"}
     assert says("{'score': 1, 'stopped': 'timeout'}")["stopped"] == "timeout"  # passed on
     for wrong, why in {
-        "None": "NoneType",
-        "{'acc': 1}": "no score",
+        "None": "it returned None, and not a number or .*: is a `return` missing",
+        "{'acc': 1}": "it returned dict {'acc': 1}, and not a number",
+        "{'score': None}": "the score is None, and not a number",
+        "{'score': [1]}": "the score is list \\[1\\], and not a number",
+        "'good'": "it returned str 'good', and not a number",
         "{'score': object()}": "object",
     }.items():
-        with pytest.raises(RewardError, match=why):
+        with pytest.raises(RewardError, match=why) as caught:
             says(wrong)
+        assert re.search(r"does\.py, line \d+, in says$", caught.value.where)
+
+
+def test_where_a_reward_raised(reward, tmp_path):
+    """In the user's own code, whatever library it was in."""
+    with pytest.raises(RewardError) as caught:
+        score(reward, "import json\njson.loads('{')")
+    assert caught.value.where.endswith("in compute_score: exec(solution_str)")
+    assert "json/decoder.py" in str(caught.value)
+    lines = caught.value.brief.splitlines()
+    assert lines[0].startswith("the reward raised JSONDecodeError: Expecting property name")
+    assert lines[1] == f"    {caught.value.where}" and len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "where"),
+    [
+        ("import os\nimport nosuch_lib\n", "ModuleNotFoundError: No module named 'nosuch_lib'",
+         "line 2, in <module>: import nosuch_lib"),
+        ("def f(:\n", "SyntaxError: invalid syntax", "line 1: def f(:"),
+        ("raise SystemExit(3)", "SystemExit: 3", "line 1, in <module>: raise SystemExit(3)"),
+        ("def compute_scor(): 0", "has no function 'compute_score'. Did you mean compute_scor?", ""),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_imported(tmp_path, text, cause, where):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(Mistake) as caught:
+        loaded(str(file), "compute_score")
+    first, *more = str(caught.value).splitlines()
+    assert str(file) in first and cause in first
+    assert [line.partition("mine.py, ")[2] for line in more] == ([where] if where else [])
 
 
 def test_large_and_odd_texts(reward):
