@@ -35,6 +35,7 @@ from rewards._trading.strategy import Strategy
 
 ANSWER_CHARS = 40_000
 KNEE = 0.4
+OFF_TOPIC = 0.6  # what is left of all of it where nothing of the prompt is in the answer
 BANDS = {"excellent": 0.7, "good": 0.4, "fair": 0.1}
 FAULTS = {"exit is entry": 0.5, "looks ahead": 0.4}  # any other costs 0.3
 
@@ -63,10 +64,10 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **op
     o = Options.of(options)
     code = python.read(after_thinking(solution_str).partition("<think>")[0][:ANSWER_CHARS])
     flow = Flow(code.tree)
-    found = Strategy(flow)
+    found = Strategy(code.tree, flow)
     parts = dimensions(code, flow, found, prose.asked(extra_info))
     syntax_error, incomplete = code.outcome != "parsed", not (found.entry and found.exit)
-    score = sum(share * parts[name] for name, share in o.shares().items())
+    score = sum(share * parts[name] for name, share in o.shares().items()) * parts["fit"]
     score += o.syntax_error_penalty * syntax_error + o.incomplete_penalty * incomplete
     full = sum(o.shares().values())
     if score > KNEE and full > 1:  # more is still better, and all of it is 1
@@ -118,6 +119,7 @@ def dimensions(code: python.Code, flow: Flow, found: Strategy, prompt: str) -> d
         "innovation": whole * (0.7 * combined + 0.3 * found.adaptive),
         "risk_management": found.risk * min(found.entry, found.exit),
         "documentation": whole * documented,
+        "fit": 1.0 if response is None else OFF_TOPIC + (1 - OFF_TOPIC) * min(1.0, 2 * response),
     }
 
 

@@ -9,8 +9,10 @@ import warnings
 from dataclasses import dataclass
 from itertools import accumulate
 
+from rewards._trading import notebook
+
 DEPTH = 100  # of the tree, and of brackets: more is an attack on the parser
-PYTHON = {"python", "python3", "py", "py3", "ipython"}
+PYTHON = re.compile(r"(?:i?py(?:thon)?\d?)?")  # of a fence; none given will do
 IDLE = (
     ast.Expr,
     ast.Pass,
@@ -49,6 +51,8 @@ def read(response: str) -> Code:
     body, fences, broken, comments = [], [], [], set()
     for language, text in blocks:
         tree, notes = parse(text)
+        if tree is None and (plain := notebook.plain(text)) != text:
+            tree, notes = parse(plain)
         if tree is None:
             broken.append(language)
         elif not all(isinstance(s, IDLE) or getattr(s, "value", s) is None for s in tree.body):
@@ -67,7 +71,7 @@ def read(response: str) -> Code:
 def split(response: str) -> tuple[list[tuple[str, str]], str]:
     """([(language, code)], prose). Code without any fence has the language `bare`."""
     blocks = [(fence[2].lower(), textwrap.dedent(fence[3])) for fence in _FENCE.finditer(response)]
-    blocks = [block for block in blocks if block[0] in PYTHON or not block[0]]
+    blocks = [block for block in blocks if PYTHON.fullmatch(block[0])]
     prose = _FENCE.sub("", response)
     if blocks:
         return blocks, prose

@@ -26,6 +26,8 @@ class Step:
     leaves: bool  # the code
     guards: tuple[ast.expr, ...]  # the conditions that it stands under
     function: Function | None  # that it stands in
+    local: bool = False  # a variable: no column, no attribute
+    effect: bool = False  # a call for what it does
     dead: bool = False  # nobody calls its function
     live: bool = False
 
@@ -89,24 +91,31 @@ class Flow:
         elif isinstance(value, ast.Call) and called(value) not in QUIET:
             rows = getattr(value.func, "value", None)  # `rows.append(x)` puts x into rows
             writes = {rows.id} - {"self"} if isinstance(rows, ast.Name) else set()
-            self.steps.append(Step(name_of(value), [value], writes, True, *where))
+            self.steps.append(
+                Step(name_of(value), [value], writes, True, *where, local=True, effect=True)
+            )
 
-    def _assign(self, target: ast.expr, value: ast.expr, *where) -> None:
+    def _assign(
+        self, target: ast.expr, value: ast.expr, guards: tuple, function: Function | None
+    ) -> None:
         if isinstance(target, ast.Tuple | ast.List):
             values = [value] * len(target.elts)
             if isinstance(value, ast.Tuple) and len(value.elts) == len(target.elts):
                 values = value.elts
             for one, its in zip(target.elts, values, strict=True):
-                self._assign(one, its, *where)
+                self._assign(one, its, guards, function)
             return
-        parts, values = [], [value]
+        parts, values, whole = [], [value], target
         while isinstance(target, ast.Subscript | ast.Attribute | ast.Starred):
             parts += filter(None, [name_of(target)])
             values += [target.slice] if isinstance(target, ast.Subscript) else []
             target = target.value
         parts = parts or [getattr(target, "id", "")]
         leaves = len(values) > 1  # a column: the table is seen outside
-        self.steps.append(Step("_".join(parts), values, set(parts), leaves, *where))
+        local = target is whole
+        self.steps.append(
+            Step("_".join(parts), values, set(parts), leaves, guards, function, local)
+        )
 
     def _data(self, tree: ast.Module) -> set[str]:
         found = self.undefined | {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
