@@ -7,14 +7,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from preflight.mistakes import Mistake
 from rewards._limits import calls
-from rewards._limits.worker import module_at
 from rewards._rows import ground_truth_of, info_of
 
 NO_PROMISE = {"range": (-math.inf, math.inf), "reference": None, "empty": None, "free": ()}
 
 
 class Subject:
-    """The reward under test, as the config has it."""
+    """The reward under test, as the config has it. Mistake, with the line of code, where it can't be imported."""
 
     def __init__(self, config: DictConfig):
         chosen = config.reward.custom_reward_function
@@ -28,7 +27,7 @@ class Subject:
         options = OmegaConf.select(chosen, "reward_kwargs")
         self.options = OmegaConf.to_container(options, resolve=True) if options else {}
         self.limits = calls.Limits(**config.lab.reward_limits)
-        self.module = module_at(self.path)
+        self.module = calls.loaded(self.path, self.name)
         promised = self.module.bars(**self.options) if hasattr(self.module, "bars") else {}
         self.bars = NO_PROMISE | promised
 

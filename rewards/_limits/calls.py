@@ -69,14 +69,14 @@ class RewardError(Raised):
 
 
 def loaded(path: str, name: str) -> ModuleType:
-    """The module of a reward's function. Mistake, with the line of code, if there is none."""
+    """The module of a reward's function. Mistake, a line that names the code, if there is none."""
     shown_path = path.removeprefix("file://")
     try:
         module = module_at(path)
     except (Exception, SystemExit) as error:
         _, cause, where = trace_of(error, __file__, worker.__file__)
-        line = f"\n    {where}" if where else ""
-        raise Mistake(f"the reward {shown_path} can't be imported: {cause}{line}") from None
+        line = f"the reward {shown_path} can't be imported: {' '.join(cause.split())}"
+        raise Mistake(line + (f" ({where})" if where else "")) from None
     if not callable(getattr(module, name, None)):
         known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
         raise Mistake(f"{shown_path} has no function {name!r}.{nearest(name, known)}")

@@ -279,18 +279,16 @@ def test_a_reward_that_raises_shows_its_own_line(own, text, rows, told):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("import nosuch\n", ["can't be imported: ModuleNotFoundError: No module named 'nosuch'",
-                             "line 1, in <module>: import nosuch"]),
-        ("def compute_score(:\n", ["can't be imported: SyntaxError", "my_reward.py, line 1: def compute_score(:"]),
-        ("def score(): 0\n", ["my_reward.py has no function 'compute_score'"]),
+        ("import nosuch\n", "can't be imported: ModuleNotFoundError: No module named 'nosuch' ("),
+        ("import nosuch\n", "my_reward.py, line 1, in <module>: import nosuch)"),
+        ("def compute_score(:\n", "my_reward.py, line 1: def compute_score(:)"),
+        ("def score(): 0\n", "my_reward.py has no function 'compute_score'"),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_cannot_be_used(own, text, told):
     done = own(text, [GOOD_ROW])
-    assert done.returncode == 2
-    lines = done.stderr.splitlines()
-    assert len(lines) == len(told)
-    assert all(words in line for words, line in zip(told, lines, strict=True)), done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert told in done.stderr
 
 
 def test_a_file_that_is_not_there():

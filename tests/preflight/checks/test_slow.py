@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import shutil
 
 import pyarrow.parquet as pq
@@ -10,9 +11,11 @@ from omegaconf import OmegaConf
 from preflight_helpers import all_checks, caught
 
 from algos._pairs import Chains, Pairs
-from preflight.checks import Note
+from preflight.checks import Note, slow_reward
 from preflight.checks.slow_lengths import Renderer, kind_of
+from preflight.sample import sample
 from preflight.verdict import verdict
+from rewards._limits.worker import short
 
 REWARDS = """
 import time
@@ -34,6 +37,15 @@ def buggy(data_source, solution_str, ground_truth, extra_info=None):
 
 def hangs(data_source, solution_str, ground_truth, extra_info=None):
     time.sleep(60)
+
+def flat(data_source, solution_str, ground_truth, extra_info=None):
+    return 1.0
+
+def forgets(data_source, solution_str, ground_truth, extra_info=None):
+    float(solution_str == ground_truth)
+
+def boxed(data_source, solution_str, ground_truth, extra_info=None):
+    return float(solution_str == f"[{ground_truth}]")
 
 def unsure(data_source, solution_str, ground_truth, extra_info=None):
     return {"score": float("nan"), "outcome": "no idea"}
@@ -142,7 +154,12 @@ def test_a_good_reward(tried):
     [
         ("stingy", "the reference answer scores 0.5, and the reward promises at least 1"),
         ("generous", "an empty answer scores 1, and the reward promises at most 0"),
-        ("buggy", "the reward raised on the reference answer: KeyError: 'answers'"),
+        (
+            "buggy",
+            "the reward raised on the reference answer: KeyError: 'answers'"
+            ' (MINE, line 17, in buggy: return extra_info["answers"])',
+        ),
+        ("forgets", "TypeError: it returned None, and not a number or {'score': NUMBER, ...}"),
         (
             "hangs",
             "the reward was stopped on the reference answer (timeout, see lab.reward_limits)",
@@ -153,7 +170,50 @@ def test_a_good_reward(tried):
 def test_a_bad_one(tried, name, words):
     config = tried(name, "lab.reward_limits.timeout_s=0.3", "lab.reward_limits.processes=16")
     line = caught("check_reward", config)
+    words = words.replace("MINE", short(config.reward.custom_reward_function.path))
     assert words in line and ".parquet, row " in line
+
+
+@pytest.mark.parametrize(("name", "both"), [("flat", "1 and 1"), ("boxed", "0 and 0")])
+def test_reference_and_empty_answers_alike(tried, tmp_path, name, both):
+    """Of a reward that promises nothing, this is a fault."""
+    file = tmp_path / "mine.py"
+    config = tried(name)
+    file.write_text(REWARDS[REWARDS.index("def honest") :])
+    line = caught("check_reward", config)
+    assert line.startswith("in 16 of 16 rows the reference answer scores no more than an empty one")
+    assert f"({both} in row " in line and "reference_answer(ground_truth, extra_info)" in line
+    named = re.findall(r"(\w+)\.parquet, rows ((?:\d+, ){7}\d+)", line)
+    assert [file for file, _ in named] == ["train", "val"]
+
+
+def test_only_the_rows_that_are_alike_are_named(tried, tmp_path):
+    config = tried("honest")
+    drawn = sample(config.data.val_files, slow_reward.ROWS)
+    unread = drawn[3][2]["reward_model"]["ground_truth"]
+    (tmp_path / "mine.py").write_text(
+        "def honest(data_source, solution_str, ground_truth, extra_info=None):\n"
+        f"    return float(solution_str == ground_truth != {unread!r})\n"
+    )
+    line = caught("check_reward", config)
+    named = re.search(r"val\.parquet, rows ([\d, ]+)\.", line)[1]
+    alike = [n for _, n, row in drawn if row["reward_model"]["ground_truth"] == unread]
+    assert named == ", ".join(map(str, alike)) and len(alike) < len(drawn)
+
+
+def test_an_answer_that_is_not_the_ground_truth_as_it_stands(tried, tmp_path):
+    config = tried("boxed")
+    says = "\ndef reference_answer(ground_truth, extra_info):\n    return f'[{ground_truth}]'\n"
+    (tmp_path / "mine.py").write_text(REWARDS + says)
+    assert "16 reference answers score 1 to 1" in all_checks()["check_reward"](config)
+
+
+def test_a_reward_that_cannot_be_imported(tried, tmp_path):
+    config = tried("honest")
+    (tmp_path / "mine.py").write_text("import nosuch_lib\n" + REWARDS)
+    line = caught("check_reward", config)
+    assert "can't be imported: ModuleNotFoundError: No module named 'nosuch_lib' (" in line
+    assert line.endswith("mine.py, line 1, in <module>: import nosuch_lib)")
 
 
 def test_shipped_rewards(real):
