@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from preflight.mistakes import Mistake
 from rewards._limits import calls
+from rewards._limits.worker import trace_of
 from rewards._rows import ground_truth_of, info_of
 
 NO_PROMISE = {"range": (-math.inf, math.inf), "reference": None, "empty": None, "free": ()}
@@ -28,8 +29,7 @@ class Subject:
         self.options = OmegaConf.to_container(options, resolve=True) if options else {}
         self.limits = calls.Limits(**config.lab.reward_limits)
         self.module = calls.loaded(self.path, self.name)
-        promised = self.module.bars(**self.options) if hasattr(self.module, "bars") else {}
-        self.bars = NO_PROMISE | promised
+        self.bars = NO_PROMISE | (self._says("bars", **self.options) or {})
 
     def reference(self, row: dict) -> str | None:
         """The row's reference answer: what the reward makes of the ground truth, or that itself."""
@@ -38,7 +38,20 @@ class Subject:
             return truth if isinstance(truth, str) and truth.strip() else None
         parameters = inspect.signature(self.module.reference_answer).parameters
         known = {k: v for k, v in self.options.items() if k in parameters}
-        return self.module.reference_answer(truth, info_of(row), **known)
+        return self._says("reference_answer", truth, info_of(row), **known)
+
+    def _says(self, function: str, *args, **kwargs):
+        """What a function of the module returns; None without one. Mistake, with the line of code, if it raises."""
+        if not hasattr(self.module, function):
+            return None
+        try:
+            return getattr(self.module, function)(*args, **kwargs)
+        except Exception as error:
+            if self.path.startswith("pkg://") and isinstance(error, ValueError):
+                raise  # a wrong option, which it says itself
+            _, cause, where = trace_of(error, __file__)
+            line = f"{function} raised {' '.join(cause.split())}"
+            raise Mistake(line + (f" ({where})" if where else "")) from None
 
     async def score(self, row: dict, answer: str) -> dict:
         """What the reward says."""

@@ -95,9 +95,13 @@ def plots(measured: dict, spreads: dict) -> str:
 
 
 def page(
-    title: str, shown: list[Table], measured: dict, spreads: dict, examples: dict[str, str]
+    title: str,
+    shown: list[Table],
+    measured: dict,
+    spreads: dict,
+    examples: dict[str, tuple[str, float]],
 ) -> str:
-    """The whole page; `examples`: an answer of each kind."""
+    """The whole page; `examples`: an answer of each kind, and its score."""
     here = FileSystemLoader(Path(__file__).parent)
     # autoescape: answers are a model's, and full of tags
     template = Environment(

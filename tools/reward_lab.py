@@ -31,6 +31,7 @@ from preflight import names, resolvers
 from preflight.checks.files import check_data_files
 from preflight.mistakes import Mistake
 from preflight.subject import Subject
+from rewards._limits.calls import RewardError
 from rewards._rows import RowError, ground_truth_of, read_rows
 from tools import Parser, _lab_answers, _lab_page, guarded
 from tools._lab_attacks import ATTACKS, FREE, words_of
@@ -194,7 +195,11 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_intermixed_args(argv)
     resolvers.register()
-    return guarded(lambda: try_reward(args), ValueError, OSError)
+    try:
+        return guarded(lambda: try_reward(args), ValueError, OSError)
+    except RewardError as error:
+        print(f"error: {error.brief}\n    {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
 
 
 def try_reward(args: argparse.Namespace) -> int:
@@ -228,7 +233,9 @@ def try_reward(args: argparse.Namespace) -> int:
         args.out
         or Path("outputs/reward_lab") / f"{title.replace(' on data/', '-').replace('/', '_')}.html"
     )
-    examples = {name: pairs[0][1] for name, pairs in kinds.items()}
+    examples = {
+        name: (pairs[0][1], measured["results"][name][0]["score"]) for name, pairs in kinds.items()
+    }
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(_lab_page.page(title, tables, measured, parts, examples), encoding="utf-8")
     failed = [bar.name for bar in bars if not bar.holds]

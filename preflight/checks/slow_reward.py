@@ -97,7 +97,8 @@ def check_reward(config: DictConfig) -> str | None:
         try:
             reference = subject.reference(row)
         except Exception as error:
-            return f"{file}, row {number}: no reference answer: {type(error).__name__}: {error}"
+            kind = "" if isinstance(error, Mistake) else f"{type(error).__name__}: "
+            return f"{file}, row {number}: no reference answer: {kind}{error}"
         tried += [] if reference is None else [(file, number, row, reference, True)]
         tried.append((file, number, row, "", False))
     results = asyncio.run(score_all(subject, [(row, answer) for _, _, row, answer, _ in tried]))

@@ -35,6 +35,12 @@ def slow(data_source, solution_str, ground_truth, extra_info=None):
     time.sleep(0.05)
     return float(ground_truth in solution_str)
 
+def buggy(data_source, solution_str, ground_truth, extra_info=None):
+    return extra_info["answers"]
+
+def forgets(data_source, solution_str, ground_truth, extra_info=None):
+    float(ground_truth in solution_str)
+
 def hangs(data_source, solution_str, ground_truth, extra_info=None):
     while "perfect" in solution_str:
         time.sleep(1)
@@ -45,10 +51,10 @@ def hangs(data_source, solution_str, ground_truth, extra_info=None):
 @pytest.fixture
 def lab(tmp_path, sql_demo, capsys, monkeypatch):
     """`lab("honest", ...)` → exit status, what was printed, the page."""
-    (tmp_path / "rewards.py").write_text(REWARDS)
     page = tmp_path / "page.html"
 
-    def go(name: str, *more: str):
+    def go(name: str, *more: str, text: str = REWARDS):
+        (tmp_path / "rewards.py").write_text(text)
         chosen = "reward.custom_reward_function"
         status = main(["reward=none", f"{chosen}.path={tmp_path}/rewards.py", f"{chosen}.name={name}",
                        f"lab.dataset.dir={sql_demo}", "--rows=12", f"--out={page}", *more])  # fmt: skip
@@ -69,11 +75,49 @@ def test_an_honest_reward_passes(lab):
     assert page.startswith("<!doctype html>") and "<svg" in page and "keyword soup" in page
 
 
+def test_the_page_shows_the_score_of_each_example(lab):
+    _, _, page = lab("honest", "--rows=2")
+    shown = dict(re.findall(r"<h3>([\w ]+): (.+?)</h3>", page))
+    assert (shown["reference"], shown["empty"], shown["random"]) == ("1", "0", "0")
+    stopped = {"examples": {"hung": ("x", float("nan"))}, "spreads": {}}
+    measured = {"results": {"hung": [{"score": 0.0}]}, "sampled": []}
+    assert "<h3>hung: no score</h3>" in _lab_page.page(
+        "t", [_lab_page.Table("a", ["b"], [])], measured, **stopped
+    )
+
+
+def test_a_reward_that_raises_is_a_few_lines_with_its_own(lab):
+    status, out, _ = lab("buggy", "--rows=2")
+    error, place, row = out.splitlines()
+    assert status == 2 and error == "error: the reward raised KeyError: 'answers'"
+    assert place.endswith('rewards.py, line 26, in buggy: return extra_info["answers"]')
+    assert "response=" in row
+    status, out, _ = lab("forgets", "--rows=2")
+    assert status == 2 and "it returned None" in out and len(out.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [("reference_answer", "ground_truth, extra_info"), ("bars", "**options")],
+)
+def test_a_promise_that_raises_is_a_line(lab, function, arguments):
+    text = f"{REWARDS}\ndef {function}({arguments}):\n    return {{}}['none']\n"
+    status, out, _ = lab("honest", text=text)
+    assert status == 2 and out.count("\n") == 1, out
+    assert f"{function} raised KeyError: 'none' (" in out and f"in {function}: return" in out
+
+
+def test_a_reward_that_cannot_be_imported_is_a_line(lab):
+    status, out, _ = lab("honest", text="import nosuch_lib\n" + REWARDS)
+    assert status == 2 and out.count("\n") == 1, out
+    assert "can't be imported: ModuleNotFoundError: No module named 'nosuch_lib'" in out
+
+
 def test_a_page_shows_answers_and_does_not_obey_them():
     bad = "</pre><script>alert(1)</script>"
     tables = [_lab_page.Table(bad, ["bar", "holds", "what"], [[bad, "no", bad]])]
     measured = {"results": {"reference": [{"score": 1.0}]}, "sampled": []}
-    page = _lab_page.page(bad, tables, measured, {}, {bad: bad})
+    page = _lab_page.page(bad, tables, measured, {}, {bad: (bad, 0.0)})
     assert "<script" not in page and "&lt;script&gt;" in page
     assert "<svg" in page and '<td class="no">no</td>' in page
 
