@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from preflight import checks
 from preflight.checks import Check, Finding, Note
+from preflight.checks.values import check_values
 from preflight.memory.fit import choose
 from preflight.memory.forecast import Forecast, forecast
 from preflight.mistakes import Mistake
@@ -19,7 +20,7 @@ LEFT_OUT = Note("left out by lab.preflight.skip")
 
 
 class Preparation:
-    """What is found out of a config before its run. The checks of single values, and the plan, are made once.
+    """What is found out of a config before its run. The check of single values, and the plan, are made once.
 
     Args:
         config: with lab.plan=auto it is changed.
@@ -32,10 +33,9 @@ class Preparation:
     def __init__(self, config: DictConfig):
         self.config, self.expected = config, Forecast()
         self.notes: list[str] = []
-        values = checks.checks(("values",)).items()
-        self.values = {name: self.look(name, check) for name, check in values}
-        wrong = [found.message for found in self.values.values() if found.is_wrong]
-        self.expected = Forecast(unknown=wrong[0]) if wrong else self.plan()
+        self.values = self.look("check_values", check_values)
+        wrong = self.values.is_wrong
+        self.expected = Forecast(unknown=self.values.message) if wrong else self.plan()
 
     def plan(self) -> Forecast:
         """Choose with lab.plan=auto, then make the plan."""
@@ -63,7 +63,7 @@ class Preparation:
                 if name in skip:
                     yield Finding(name, LEFT_OUT, 0.0)
                     continue
-                found = self.values.get(name) or self.look(name, check)
+                found = self.values if name == self.values.name else self.look(name, check)
                 yield found
                 if found.is_last:
                     return

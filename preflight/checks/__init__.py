@@ -12,13 +12,13 @@ import importlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 # Of a config, and of a Forecast if it has the parameter `expected`.
 Check = Callable[..., str | None]
 # A run is refused with the first three complaints, so mistakes with a clear reason come first.
 DEFAULT = (
-    "names", "algos", "values",  # words and single values
+    "values", "names", "algos",  # types, words and single values
     "files",  # what must be there
     "algorithms", "preference", "self_play", "trainer", "correction", "lora", "knobs", "limits",  # what goes together
     "reward_options", "reward_model",
@@ -77,6 +77,8 @@ def checks(modules: tuple[str, ...] = DEFAULT) -> dict[str, Check]:
 
 def skipped(config: DictConfig) -> set[str]:
     """Names of the checks that `lab.preflight.skip` leaves out, in full."""
-    given = config.lab.preflight.skip or []
+    chosen = config.lab.preflight
+    given = chosen.get("skip") if isinstance(chosen, DictConfig) else None
     given = [given] if isinstance(given, str) else given
-    return {f"check_{name.removeprefix('check_')}" for name in given}
+    given = given if isinstance(given, ListConfig | list) else []  # check_values says what is wrong
+    return {f"check_{name.removeprefix('check_')}" for name in map(str, given)}

@@ -3,8 +3,9 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from omegaconf import OmegaConf, open_dict, read_write
 from preflight_helpers import CHAIN, PAIR, RL_ROW, SFT_ROW
 
@@ -30,22 +31,32 @@ def data(tmp_path_factory):
     return folder
 
 
+def parsed(override: str):
+    """The value of `key=value`, as Hydra reads it."""
+    value = OverridesParser.create().parse_override(f"x={names.split(override)[1]}").value()
+    return value.text if isinstance(value, QuotedString) else value
+
+
 @pytest.fixture
 def configure(composer, data, tiny_model, tmp_path):
     """`configure("algo=ppo", ...)` → a config that is right in all that is not overridden.
 
     Options of groups are composed; keys are set in a copy, and Hydra is told of them.
     """
-    base = {"lab.dataset.dir": data, "lab.model.path": tiny_model, "lab.run_dir": tmp_path}
+    base = {
+        "lab.dataset.dir": str(data),
+        "lab.model.path": str(tiny_model),
+        "lab.run_dir": str(tmp_path),
+    }
     groups = {path.name for path in names.CONF.iterdir() if path.is_dir()}
 
     def make(*overrides: str):
         split = [(names.split(override), override) for override in overrides]
         options = {key: text for (key, _), text in split if key in groups}
-        keys = {key: value for (key, value), _ in split if key not in groups}
+        keys = {key: parsed(override) for (key, _), override in split if key not in groups}
         config = composer(*sorted(({"reward": "reward=none"} | options).values()))
         for key, value in (base | keys).items():
-            OmegaConf.update(config, key, yaml.safe_load(str(value)), force_add=True)
+            OmegaConf.update(config, key, value, force_add=True)
         hydra = HydraConfig.instance().cfg
         with read_write(hydra.hydra), open_dict(hydra.hydra):
             hydra.hydra.overrides.task = list(overrides)

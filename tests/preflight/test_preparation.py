@@ -10,7 +10,7 @@ from preflight.memory import plan, sizes
 from preflight.mistakes import Mistake
 from preflight.preparation import Preparation
 
-ONCE = (plan.plan, sizes.setup_of, values.bad_count, values.bad_choice, values.out_of_range)
+ONCE = (plan.plan, sizes.setup_of, values.faults)
 
 
 def calls(function, config) -> dict[str, int]:
@@ -39,9 +39,9 @@ def test_nobody_calculates_with_unusable_values(configure):
     wrong = ["data.train_batch_size=x", "lab.plan=auto"]
     with pytest.raises(Mistake, match=r"^data\.train_batch_size=x must be a whole number"):
         prepare(configure(*wrong))
-    for skip in ("lab.preflight.skip=[]", "lab.preflight.skip=[counts]"):
+    for skip in ("lab.preflight.skip=[]", "lab.preflight.skip=[values]"):
         found = calls(Preparation, configure(*wrong, skip))
-        assert found == {"bad_count": 1, "bad_choice": 1, "out_of_range": 1}
+        assert found == {"faults": 1}
     expected = Preparation(configure(*wrong)).expected
     assert expected.text().startswith("no plan: data.train_batch_size=x must be")
 
