@@ -9,6 +9,7 @@ from preflight.facts import is_sft
 from preflight.models import facts_of
 
 A = "actor_rollout_ref"
+CRITIC_TOKENS = "critic.ppo_infer_max_token_len_per_gpu"  # in no YAML of verl's
 
 
 class Engine(NamedTuple):

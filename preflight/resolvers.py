@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from launcher.checkpoints import NoCheckpoint, checkpoint, step_model
 from preflight import machine
 from preflight.facts import verl_folder
+from preflight.names import ROOT
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MORE_THAN_STEPS_TAKE = 1_000_000  # epochs
@@ -32,14 +33,23 @@ def run_dir() -> str:
     return hydra.runtime.output_dir
 
 
+def placed(path: str) -> Path:
+    """Where a path of the config leads: from the working folder, or from the project's, whose presets say `data/NAME`.
+
+    Relative as it is, where neither has it.
+    """
+    here = Path(os.path.expanduser(path))
+    return ROOT / here if not here.exists() and (ROOT / here).exists() else here
+
+
 def absolute(path: str | None) -> str | None:
     """An absolute path: workers of Ray may have another working folder."""
-    return path and os.path.abspath(os.path.expanduser(path))
+    return path and os.path.abspath(placed(path))
 
 
 def model_path(path: str) -> str:
     """A hub id as it is; a folder absolute; a run's (RUN, RUN@best, RUN@STEP), or a checkpoint's, becomes its model."""
-    local = Path(os.path.expanduser(path))
+    local = placed(path)
     if not local.exists() and HUB_ID.fullmatch(path) and not path.startswith(("data/", "outputs/")):
         return path
     try:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -94,8 +95,17 @@ def test_a_sweep_goes_on_after_a_failed_job_and_prints_a_table(tmp_path):
     assert "lab.model.path=/nowhere/b" in done.stdout
 
 
-def test_the_first_start_says_which_two_commands_come_before_it(tmp_path):
-    done = launch(cwd=tmp_path)
+@pytest.fixture
+def fresh(tmp_path):
+    """launch.py of a copy of the project without data, as after a clone."""
+    for folder in ("conf", "launcher", "preflight", "plugins", "rewards", "algos", "data_prep"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    return shutil.copy2(ROOT / "launch.py", tmp_path)
+
+
+def test_the_first_start_says_which_two_commands_come_before_it(fresh, tmp_path):
+    command = [sys.executable, fresh]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "`make data D=sql_demo`" in done.stderr
     assert "`python -m data_prep tiny_model`" in done.stderr

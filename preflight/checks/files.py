@@ -24,7 +24,9 @@ def check_data_files(config: DictConfig) -> str | None:
         if not Path(file).is_file():
             name = choice("dataset")
             how = f"`make data D={name}` makes it (`python -m data_prep {name} --help`)."
-            return f"no data file {os.path.relpath(file)}: {how}"
+            place = os.path.relpath(file)
+            place = file if place.startswith("..") else place
+            return f"no data file {place}: {how}"
     return None
 
 

@@ -1,8 +1,12 @@
 """Dead knobs: settings that verl accepts and that change nothing in this run."""
 
+from collections.abc import Iterable, Iterator
+
 from omegaconf import DictConfig, OmegaConf
 
-from preflight.checks import applies_to
+from preflight.checks import Note, applies_to
+from preflight.declared import verls_tree
+from preflight.engines import CRITIC_TOKENS, has_critic
 from preflight.estimators import compares_group
 from preflight.facts import choice, given, is_rl, is_sft
 
@@ -11,38 +15,41 @@ KL_REWARD = "algorithm.kl_ctrl.kl_coef"
 VERLS_DEFAULT = {KL_LOSS: 0.001, KL_REWARD: 0.001}
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 UNREAD = {  # key → what is read instead, if there is anything
-    "trainer.balance_batch": "it balances always", "trainer.esi_redundant_time": "",
-    "trainer.ray_wait_register_center_timeout": "", "actor_rollout_ref.nccl_timeout": "",
     f"{ACTOR}.grad_clip": f"set {ACTOR}.optim.clip_grad", "critic.grad_clip": "set critic.optim.clip_grad",
     f"{ACTOR}.use_torch_compile": "set lab.hw.compile", "actor_rollout_ref.ref.use_torch_compile": "set lab.hw.compile",
     f"{ACTOR}.use_prefix_grouper": "", f"{ACTOR}.freeze_vision_tower": "", "actor_rollout_ref.model.tiled_mlp": "",
     "critic.ulysses_sequence_parallel_size": "set critic.fsdp.ulysses_sequence_parallel_size",
-    "critic.forward_max_token_len_per_gpu": "", "critic.forward_micro_batch_size": "",
-    "critic.forward_micro_batch_size_per_gpu": "",
     f"{ROLLOUT}.do_sample": f"set {ROLLOUT}.temperature",
-    f"{ROLLOUT}.val_kwargs.do_sample": f"set {ROLLOUT}.val_kwargs.temperature (0: the greedy answer)",
-    f"{ROLLOUT}.multi_stage_wake_up": "vLLM has no such thing", f"{ROLLOUT}.over_sample_rate": "vLLM has no such thing",
+    f"{ROLLOUT}.val_kwargs.do_sample": f"set {ROLLOUT}.val_kwargs.temperature; 0 is the greedy answer",
+    f"{ROLLOUT}.over_sample_rate": "vLLM has no such thing",
     f"{ROLLOUT}.multi_turn.num_repeat_rollouts": "", "algorithm.use_pf_ppo": "", "algorithm.pf_ppo": "",
-    "data.truncation": "prompts that are too long are left out (data.filter_overlong_prompts)",
+    "data.reward_fn_key": "it reads the column data_source",
+}  # fmt: skip
+HARMLESS = {  # of these nobody misses the effect: it is told, and the run goes on
+    "trainer.balance_batch": "it balances always", "trainer.esi_redundant_time": "",
+    "trainer.ray_wait_register_center_timeout": "", "actor_rollout_ref.nccl_timeout": "",
+    "critic.forward_max_token_len_per_gpu": "", "critic.forward_micro_batch_size": "",
+    "critic.forward_micro_batch_size_per_gpu": "", f"{ROLLOUT}.multi_stage_wake_up": "vLLM has no such thing",
+    "data.truncation": "prompts that are too long are left out",
     "data.return_raw_chat": "", "data.return_raw_input_ids": "", "data.return_full_prompt": "",
-    "data.reward_fn_key": "",
 }  # fmt: skip
-UNREAD_BY_SFT = {
-    "trainer.balance_batch": "", "data.balance_dp_token": "", "data.use_shm": "", "model.tiled_mlp": "",
-}  # fmt: skip
+UNREAD_BY_SFT = {"data.balance_dp_token": "", "data.use_shm": "", "model.tiled_mlp": ""}
+HARMLESS_TO_SFT = {"trainer.balance_batch": ""}
 
 
 def is_set(config: DictConfig, key: str) -> bool:
-    """Whether somebody set a coefficient: on the command line, or in a file to another value than verl's."""
-    return given(key) or OmegaConf.select(config, key) != VERLS_DEFAULT[key]
+    """Whether somebody set a coefficient: on the command line, or in a file to another value than verl's. 0 is none."""
+    value = OmegaConf.select(config, key)
+    return value != 0 and (given(key) or value != VERLS_DEFAULT[key])
 
 
 @applies_to(is_rl)
 def check_kl(config: DictConfig) -> str | None:
-    """A KL coefficient with its switch off."""
-    if is_set(config, KL_LOSS) and not config.actor_rollout_ref.actor.use_kl_loss:
+    """A KL coefficient with its switch off; who has turned that off as well knows it."""
+    loss, reward = (f"{ACTOR}.use_kl_loss", "algorithm.use_kl_in_reward")
+    if is_set(config, KL_LOSS) and not (config.actor_rollout_ref.actor.use_kl_loss or given(loss)):
         return f"{KL_LOSS} does nothing: set actor_rollout_ref.actor.use_kl_loss=true as well, or leave it out."
-    if is_set(config, KL_REWARD) and not config.algorithm.use_kl_in_reward:
+    if is_set(config, KL_REWARD) and not (config.algorithm.use_kl_in_reward or given(reward)):
         return f"{KL_REWARD} does nothing: set algorithm.use_kl_in_reward=true as well, or leave it out."
     return None
 
@@ -96,12 +103,66 @@ def check_lora(config: DictConfig) -> str | None:
     return None
 
 
+def unread(config: DictConfig, table: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """(key, what is read instead) of those that somebody sets to another value than verl's own."""
+    tree = verls_tree(is_rl(config))
+    for key, instead in table.items():
+        value = OmegaConf.select(config, key)
+        if not given(key) or value == OmegaConf.select(tree, key):
+            continue
+        if key.endswith(".do_sample"):
+            sampling = OmegaConf.select(config, key.rpartition(".")[0])
+            if value == (sampling.temperature > 0):
+                continue  # that is what it does
+        yield key, instead
+
+
+def fixed_sizes(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """(key, why) of micro-batches of a fixed size where dynamic ones are on, and of the critic's."""
+    if is_sft(config):
+        dynamic, sizes = config.data.use_dynamic_bsz, ["data.micro_batch_size_per_gpu"]
+    else:
+        dynamic = config.actor_rollout_ref.actor.use_dynamic_bsz
+        sizes = [
+            f"{ACTOR}.ppo_micro_batch_size_per_gpu",
+            f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu",
+        ]
+    for key in sizes if dynamic else ():
+        if given(key) and OmegaConf.select(config, key) is not None:
+            yield key, "batches are dynamic: lab.hw.tokens_per_gpu is their size"
+    for name in (
+        ("ppo_max_token_len_per_gpu", "use_dynamic_bsz", "ppo_micro_batch_size_per_gpu")
+        if has_critic(config)
+        else ()
+    ):
+        if given(f"critic.{name}") and (
+            name != "use_dynamic_bsz" or config.critic[name] != dynamic
+        ):
+            yield f"critic.{name}", f"set {CRITIC_TOKENS}"
+
+
+def joined(found: Iterable[tuple[str, str]]) -> str:
+    """One line for all of them; "" if there are none."""
+    said = [(key, reason or "verl 0.9.1 never reads it") for key, reason in found]
+    if len(said) > 1:
+        each = ", ".join(f"{key} ({reason})" for key, reason in said)
+        return f"{len(said)} settings do nothing: {each}."
+    return "".join(f"{key} does nothing: {reason}." for key, reason in said)
+
+
 def check_unread(config: DictConfig) -> str | None:
     """Keys that verl 0.9.1 has and never looks at, under the engines of this project."""
-    for key, instead in (UNREAD if is_rl(config) else UNREAD_BY_SFT).items():
-        if given(key):
-            return f"{key} does nothing: verl 0.9.1 never reads it{instead and f'; {instead}'}."
-    return None
+    table = dict(UNREAD) if is_rl(config) else UNREAD_BY_SFT
+    if is_rl(config) and not config.data.filter_overlong_prompts:
+        table["data.truncation"] = "set data.filter_overlong_prompts=true"
+    return joined([*unread(config, table), *fixed_sizes(config)]) or None
+
+
+def check_harmless(config: DictConfig) -> Note | None:
+    """Keys of the same kind whose effect nobody misses."""
+    table = HARMLESS if is_rl(config) else HARMLESS_TO_SFT
+    said = joined(unread(config, table))
+    return Note(said) if said else None
 
 
 def check_padding(config: DictConfig) -> str | None:

@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from preflight.checks import applies_to
 from preflight.engines import (
+    CRITIC_TOKENS,
     A,
     Engine,
     divides,
@@ -15,9 +16,7 @@ from preflight.engines import (
     nearest_divisor,
     parts,
 )
-from preflight.facts import given, has_own_rows, is_rl, is_sft
-
-CRITIC_TOKENS = "critic.ppo_infer_max_token_len_per_gpu"  # in no YAML of verl's
+from preflight.facts import has_own_rows, is_rl, is_sft
 
 
 def fixed(config: DictConfig) -> Iterator[tuple[str, int, Engine]]:
@@ -66,19 +65,12 @@ def check_old_micro_batches(config: DictConfig) -> str | None:
     return None
 
 
+@applies_to(is_rl)
 def check_dynamic_batches(config: DictConfig) -> str | None:
-    """One switch for updates and log-probabilities; with it on, fixed sizes mean nothing."""
-    if is_sft(config):
-        switch, sizes = "data.use_dynamic_bsz", ["data.micro_batch_size_per_gpu"]
-    else:
-        switch, again = f"{A}.actor.use_dynamic_bsz", f"{A}.rollout.log_prob_use_dynamic_bsz"
-        if OmegaConf.select(config, switch) != OmegaConf.select(config, again):
-            return f"{again} must be the same as {switch}: leave it out."
-        owners = (f"{A}.actor.ppo", f"{A}.rollout.log_prob")
-        sizes = [f"{owner}_micro_batch_size_per_gpu" for owner in owners]
-    for key in sizes if OmegaConf.select(config, switch) else ():
-        if given(key):
-            return f"{key} does nothing with {switch}=true: lab.hw.tokens_per_gpu is the size of a micro-batch."
+    """One switch for updates and log-probabilities."""
+    switch, again = f"{A}.actor.use_dynamic_bsz", f"{A}.rollout.log_prob_use_dynamic_bsz"
+    if OmegaConf.select(config, switch) != OmegaConf.select(config, again):
+        return f"{again} must be the same as {switch}: leave it out."
     return None
 
 
@@ -86,9 +78,6 @@ def check_critic_batches(config: DictConfig) -> str | None:
     """verl's V1 trainer cuts the critic's micro-batches by one key alone (trainer_base.py:267)."""
     if not has_critic(config):
         return None
-    for key in ("ppo_max_token_len_per_gpu", "use_dynamic_bsz", "ppo_micro_batch_size_per_gpu"):
-        if given(f"critic.{key}"):
-            return f"critic.{key} does nothing in verl 0.9.1: {CRITIC_TOKENS} is what it reads."
     if not config.critic.use_dynamic_bsz and config.critic.ppo_micro_batch_size_per_gpu is None:
         return ("critic.use_dynamic_bsz=false needs critic.ppo_micro_batch_size_per_gpu. Any number will do: verl only"
                 f" checks that it is there, and reads {CRITIC_TOKENS}.")  # fmt: skip

@@ -1,22 +1,18 @@
 """Names inside the config: estimators, losses, loggers, unknown and ignored keys."""
 
 import copy
-import functools
 
 from omegaconf import DictConfig, OmegaConf
 
 from plugins import algos
+from preflight import renamed
 from preflight.checks import DEFAULT, SLOW, checks, skipped
+from preflight.declared import verls_tree
 from preflight.estimators import registered
-from preflight.facts import choice, is_rl, verl_folder
+from preflight.facts import choice, is_rl
 from preflight.mistakes import nearest, unknown
 from preflight.names import CONF
 
-IGNORED = {  # keys of old releases that verl 0.9 parses and never reads
-    "custom_reward_function": "reward.custom_reward_function",
-    "reward_model": "reward.reward_model",
-    "sandbox_fusion": "reward.sandbox_fusion",
-}
 OURS = {  # keys that verl reads with .get(), passes on to Ray, or that are ours
     "lab", "trainer.wandb_proxy", "trainer.rl_insight", "trainer.remove_previous_ckpt_in_save",
     "ray_kwargs.ray_init", "reward.custom_reward_function.reward_kwargs", "reward.reward_kwargs",
@@ -57,30 +53,26 @@ def check_policy_loss(config: DictConfig) -> str | None:
 
 
 def check_ignored_keys(config: DictConfig) -> str | None:
-    """Keys that verl takes and never looks at."""
+    """Keys that verl takes and never looks at: it has others in their place."""
 
-    def values(node):
+    def values(node: DictConfig, prefix: str):
         for key in node:
             child = node[key]
-            yield from values(child) if isinstance(child, DictConfig) else [child]
+            yield from (
+                values(child, f"{prefix}{key}.")
+                if isinstance(child, DictConfig)
+                else [(f"{prefix}{key}", child)]
+            )
 
-    for old, new in IGNORED.items():
-        if old in config and any(value is not None for value in values(config[old])):
-            return f"{old}.*: verl 0.9 ignores it. Use {new}.* instead."
-    return None
-
-
-@functools.cache
-def verls_tree(rl: bool) -> DictConfig:
-    """verl's own config tree of a kind of trainer."""
-    base = verl_folder() / "trainer/config"
-    if rl:
-        return OmegaConf.load(base / "_generated_ppo_trainer.yaml")
-    tree = OmegaConf.load(base / "sft_trainer_engine.yaml")
-    groups = {"model": "hf_model", "engine": "fsdp", "optim": "fsdp", "profiler": "profiler"}
-    for group, name in groups.items():
-        tree[group] = OmegaConf.load(base / group / f"{name}.yaml")
-    return tree
+    told = []
+    roots = [(root, config[root]) for root in renamed.LEGACY if config.get(root) is not None]
+    for key, value in (pair for root, node in roots for pair in values(node, f"{root}.")):
+        new = renamed.renamed(key)
+        if value is None or (new and OmegaConf.select(config, new, default=None) == value):
+            continue
+        why = renamed.why_gone(key)
+        told.append(f"{key} (set {new})" if new else key + (f" ({why})" if why else ""))
+    return f"verl 0.9 ignores {', '.join(told)}." if told else None
 
 
 def check_unknown_keys(config: DictConfig) -> str | None:

@@ -75,11 +75,8 @@ MISTAKES = {
     ],
     "check_dynamic_batches": [
         ([f"{ROLLOUT}.log_prob_use_dynamic_bsz=false"], f"must be the same as {ACTOR}.use_dynamic_bsz"),
-        ([f"{ACTOR}.ppo_micro_batch_size_per_gpu=4"], f"does nothing with {ACTOR}.use_dynamic_bsz=true"),
-        (["algo=sft", "data.micro_batch_size_per_gpu=4"], "does nothing with data.use_dynamic_bsz=true"),
     ],
     "check_critic_batches": [
-        (["algo=ppo", "critic.ppo_max_token_len_per_gpu=99"], "critic.ppo_infer_max_token_len_per_gpu"),
         (["algo=ppo", *FIXED], "critic.use_dynamic_bsz=false needs"),
     ],
     "check_token_budget": [

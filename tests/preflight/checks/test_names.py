@@ -21,7 +21,12 @@ MISTAKES = {
     ],
     "check_policy_loss": [([f"{LOSS}.policy_loss.loss_mode=gpso"], "Did you mean gspo?")],
     "check_ignored_keys": [
-        (["custom_reward_function.path=x.py"], "Use reward.custom_reward_function.*")
+        (
+            ["custom_reward_function.path=x.py", "reward_model.num_workers=5"],
+            "ignores custom_reward_function.path (set reward.custom_reward_function.path),"
+            " reward_model.num_workers (set reward.num_workers)",
+        ),
+        (["reward_model.strategy=fsdp"], "reward_model.strategy (vLLM serves the reward model)"),
     ],
     "check_unknown_keys": [
         (["+trainer.tst_freq=3"], "unknown key 'trainer.tst_freq'"),
@@ -49,3 +54,8 @@ def test_files_that_would_break_every_run(configure, monkeypatch, tmp_path):
     assert "verl has a function of this name" in caught("check_algo_files", configure())
     (tmp_path / "gspo.py").write_text("def compute_policy_loss(log_prob, **_)\n")
     assert "algos/gspo.py, line 1: expected ':'" in caught("check_algo_files", configure())
+
+
+def test_an_old_key_with_the_value_of_its_new_one_is_no_mistake(said):
+    """Of a pasted command line: nobody misses anything."""
+    assert said("reward_model.enable=false") == []
