@@ -47,6 +47,9 @@ RENAMED = {  # an old key, or the start of one → the new one
 CONVERSATIONS = (
     "SFT reads conversations now (data.messages_key): `python -m data_prep jsonl FILE` makes them"
 )
+BRANCH = (
+    "reward_model"  # of this one many keys have no successor: the others are those that are there
+)
 GONE = {  # an old key, or the start of one → why there is none in its place
     "trainer.use_legacy_worker_impl": "there is one kind of worker",
     "trainer.controller_nsight_options": "", "trainer.worker_nsight_options": "", "trainer.npu_profile": "",
@@ -85,7 +88,9 @@ def renamed(key: str, known: Iterable[str] = ()) -> str | None:
     if old is None or (gone and len(gone) > len(old)):
         return None
     new = RENAMED[old] + key.removeprefix(old)
-    return new if not known or new in known else moved(new, known)
+    if old != BRANCH or not known or new in known:
+        return new
+    return moved(new, known)
 
 
 def moved(key: str, known: Iterable[str]) -> str | None:

@@ -220,7 +220,7 @@ class Start:
             return new, value
         if new:
             if not key.startswith("custom_reward_function"):
-                self.tell(key, f"is {new} now")
+                self.tell(f"{key} → {new}", "its name now")
             return new, value
         open_dict = next((k for k in known if key.startswith(f"{k}.")), None)
         if why is None and (open_dict or key.startswith("algorithm.")):
@@ -419,18 +419,23 @@ class Start:
             self.told.append(f"variables of the script: {', '.join(sorted(variables))}. Those of your shell count here;"
                              " +lab.env.NAME=VALUE brings one to all processes")  # fmt: skip
         own = {names.split(arg)[0] for arg in self.ours}
+        mine = [arg for arg in self.ours if names.split(arg)[0] not in self.chosen]
         words = [
-            f"{key}={text}" for key, text in (lab | verl).items() if names.split(key)[0] not in own
+            at_once(f"{key}={text}")
+            for key, text in (lab | verl).items()
+            if names.split(key)[0] not in own
         ]
-        words = [
-            *base,
-            *words,
-            *(arg for arg in self.ours if names.split(arg)[0] not in self.chosen),
+        config = names.composed([*base, *words, *mine])
+        changed = [  # by another word of the script
+            f"{key}={text}"
+            for key, text in same.items()
+            if plain(OmegaConf.select(config, key)) != plain(parsed(text))
         ]
-        words, complaints = self.checked([at_once(word) for word in words])
-        return Translation(
-            self.command.line, words, [*self.told, *self.unsaid(names.composed(words))], complaints
-        )
+        if there := len(same) - len(changed):
+            self.told.append(f"{there} values of the script are those of the chosen options anyway")
+        words, complaints = self.checked([*base, *words, *changed, *mine])
+        told = [*self.told, *self.unsaid(names.composed(words))]
+        return Translation(self.command.line, words, told, complaints)
 
     def is_left_out(self, key: str, text: str, value: object, config: DictConfig) -> bool:
         """Whether a key has nothing to say here; it is told if somebody could miss it."""
