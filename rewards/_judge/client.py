@@ -204,6 +204,10 @@ class Judge:
             return Reply("bad_json", text="the reply is no chat completion", again=True)
         if reason in ("length", "content_filter"):
             return Reply("bad_json", text=f"the reply was cut off ({reason})")
+        if isinstance(content, list):  # of parts, as some servers write it
+            content = "\n".join(
+                str(part.get("text", "")) for part in content if isinstance(part, dict)
+            )
         if not isinstance(content, str):
             return Reply("bad_json", text="the reply has no text", unread=True)
         try:

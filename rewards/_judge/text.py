@@ -23,7 +23,7 @@ VERDICT_CHARACTERS = 4000  # of one that has to be repaired
 BRACES = 200  # in it: the time that repairing takes grows fast with them
 SCORE_KEY = re.compile(r"""(?:["'“”]|[{,]\s*)score\s*["'“”]?\s*:""", re.I)
 NUMBER = re.compile(
-    r"[\s*_`]*(?P<number>[-+]?\d{1,15}(?:\.\d{1,15})?)[\s*_`]*(?:(?:/|(?:out )?of)\s*(?P<of>\d{1,15})[\s*_`]*)?"
+    r"[\s*_`]*(?P<number>[-+]?\d{1,15}(?:\.\d{0,15})?)[\s*_`]*(?:(?:/|(?:out )?of)\s*(?P<of>\d{1,15})[\s*_`]*)?"
 )
 
 

@@ -159,6 +159,7 @@ WORD = "0123456789ab"
         # a number as a text
         ('{"id": "ID", "score": "7"}', 0.7),
         ('{"id": "ID", "score": "7.5"}', 0.75),
+        ('{"id": "ID", "score": "7."}', 0.7),
         ('{"id": "ID", "score": "7/10"}', 0.7),
         ('{"id": "ID", "score": "7 out of 10"}', 0.7),
         ('{"id": "ID", "score": "**7**"}', 0.7),
@@ -255,6 +256,16 @@ def test_a_reply_that_cannot_be_read_is_asked_for_once_more(first):
     assert result["outcome"] == "bad_json" and len(server.payloads) == 3
     result, server = once(unread, attempts=1)
     assert len(server.payloads) == 1
+
+
+def test_a_reply_in_parts():
+    async def parts(number, payload, request):
+        said = f'{{"id": "{server_of.asked_id(payload)}", "score": 7}}'
+        return server_of.completion(
+            [{"type": "text", "text": "Well."}, {"type": "text", "text": said}]
+        )
+
+    assert once(parts)[0]["score"] == 0.7
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
