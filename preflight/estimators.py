@@ -1,6 +1,7 @@
 """Estimators and losses that a config can select: verl's and those of algos/, read as source without an import."""
 
 import ast
+import builtins
 import functools
 
 from plugins import algos
@@ -50,19 +51,66 @@ def compares_group(estimator: str) -> bool:
 
     Verl's functions and those of algos/ are looked at; of any other name this is not known, and false.
     """
-    function = verls(algos.KINDS["compute_advantage"]).get(estimator) or _ours(estimator)
-    return function is not None and any(
-        isinstance(node, ast.Name) and node.id == GROUP for node in ast.walk(function)
-    )
+    return bool(mentions("compute_advantage", estimator, GROUP))
 
 
-def _ours(estimator: str) -> ast.FunctionDef | None:
-    file = algos.FOLDER / f"{estimator}.py"
+def mentions(kind: str, name: str, word: str) -> bool | None:
+    """Whether a function that a config selects has a word in it, or in a function of its file that it calls.
+
+    Args:
+        kind: compute_advantage or compute_policy_loss (algos.KINDS).
+        name: of the estimator or the loss.
+        word: a variable, an attribute, or a text (`config.get("gamma")`).
+
+    Returns:
+        None if the function isn't known, or hands the config to one of another file.
+    """
+    ours, verl = _ours(kind, name), verls(algos.KINDS[kind]).get(name)
+    tree = ours or _core_algos()
+    function = verl if ours is None else _function(ours, kind)
+    if function is None:
+        return None
+    seen, left, unknown = set(), [function], False
+    while left:
+        here = left.pop()
+        seen.add(here.name)
+        for node in ast.walk(here):
+            named = word in (getattr(node, key, None) for key in ("id", "attr", "arg"))
+            if named and (here is function or not isinstance(node, ast.arg)):
+                return True
+            if isinstance(node, ast.Constant) and node.value == word:
+                return True
+            called = _function(tree, node.func.id) if _is_call(node) else None
+            if called is not None and called.name not in seen:
+                left.append(called)
+            if called is None and isinstance(
+                node, ast.Call
+            ):  # of another file, which may look there
+                given = [*node.args, *(one.value for one in node.keywords)]
+                passed = any(isinstance(one, ast.Name) and one.id == "config" for one in given)
+                unknown = unknown or (passed and not _is_builtin(node))
+    return None if unknown else False
+
+
+def _is_builtin(node: ast.Call) -> bool:
+    return isinstance(node.func, ast.Name) and hasattr(builtins, node.func.id)
+
+
+def _is_call(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+
+
+def _function(tree: ast.Module, name: str) -> ast.FunctionDef | None:
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    return next((f for f in functions if f.name == name), None)
+
+
+def _ours(kind: str, name: str) -> ast.Module | None:
+    file = algos.FOLDER / f"{name}.py"
     if not file.is_file():
         return None
     try:
         tree = ast.parse(file.read_text())
     except SyntaxError:  # check_algo_files says so
         return None
-    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
-    return next((f for f in functions if f.name == "compute_advantage"), None)
+    return tree if _function(tree, kind) else None

@@ -13,7 +13,10 @@ class Mistake(Exception):
 
 def nearest(name: str, known: Iterable, cutoff: float = 0.6) -> str:
     """ " Did you mean X?" if something is near, else nothing."""
-    close = difflib.get_close_matches(name, [str(k) for k in known], n=1, cutoff=cutoff)
+    known = [str(k) for k in known]
+    close = [k for k in known if k.lower() == name.lower()] or difflib.get_close_matches(
+        name, known, 1, cutoff
+    )
     return f" Did you mean {close[0]}?" if close else ""
 
 

@@ -9,8 +9,8 @@ from preflight.facts import as_list, columns_of
 SEED = 0
 
 
-def sample(files, size: int) -> list[tuple[str, int, dict]]:
-    """(file, number, row) of so many rows of each file that is there, drawn with a seed."""
+def sample(files, size: int, columns: list[str] | None = None) -> list[tuple[str, int, dict]]:
+    """(file, number, row) of so many rows of each file that is there, drawn with a seed; of all columns, or of some."""
     import pyarrow.dataset as ds
 
     rows = []
@@ -20,6 +20,6 @@ def sample(files, size: int) -> list[tuple[str, int, dict]]:
         data = ds.dataset(file)
         count = data.count_rows()
         some = sorted(random.Random(SEED).sample(range(count), min(size, count)))
-        drawn = data.take(some).to_pylist()
+        drawn = data.take(some, columns=columns).to_pylist()
         rows += [(os.path.relpath(file), n, row) for n, row in zip(some, drawn, strict=True)]
     return rows

@@ -19,13 +19,14 @@ Check = Callable[..., str | None]
 # A run is refused with the first three complaints, so mistakes with a clear reason come first.
 DEFAULT = (
     "values", "names", "algos",  # types, words and single values
-    "files",  # what must be there
-    "algorithms", "preference", "self_play", "trainer", "correction", "lora", "knobs", "limits",  # what goes together
+    "files", "code",  # what must be there
+    "algorithms", "preference", "self_play", "trainer", "correction", "lora", "knobs", "unread", "learning",
+    "limits",  # what goes together
     "reward_options", "reward_model",
     "batch", "micro_batch", "parallel",  # numbers that must divide
     "machine", "ray",  # what this machine has
     "memory",  # what fits into it
-    "columns", "rows",  # the data itself
+    "columns", "prompts", "rows", "first_answers",  # the data itself
 )  # fmt: skip
 SLOW = ("slow_lengths", "slow_reward", "slow_verl")  # of `make check` alone
 

@@ -27,12 +27,12 @@ MISTAKES = {
 test_each_mistake_is_found = each(MISTAKES)
 
 
-def test_a_reward_file_is_checked_without_running_it(said, tmp_path):
+def test_a_reward_file_is_looked_at_before_it_is_run(said, tmp_path):
     reward = tmp_path / "mine.py"
-    reward.write_text("raise SystemExit('ran')\ndef compute_scores(**_): return 1\n")
+    reward.write_text("raise ValueError('ran')\ndef compute_scores(**_): return 1\n")
     key = "reward.custom_reward_function"
     assert "Did you mean compute_scores?" in said(f"{key}.path={reward}")[0]
-    assert said(f"{key}.path={reward}", f"{key}.name=compute_scores") == []
+    assert "ran" in said(f"{key}.path={reward}", f"{key}.name=compute_scores")[0]
     reward.write_text("def compute_score(**_)\n    return 1\n")
     assert "mine.py, line 1: expected ':'" in said(f"{key}.path={reward}")[0]
 
