@@ -13,9 +13,23 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from rewards import _text
+from rewards._references import after_thinking
 
 WORDS = _text.load("finance.yaml")
-PATTERNS = {name: _text.pattern(regexps) for name, regexps in WORDS["patterns"].items()}
+PARTS = WORDS["patterns"].pop("parts")
+
+
+def composed(regexp: str) -> str:
+    """A regular expression with those of `parts` in the places of their names."""
+    for name in reversed(PARTS):  # a part may hold earlier ones
+        regexp = regexp.replace(f"{{{name}}}", PARTS[name])
+    return regexp
+
+
+PATTERNS = {
+    name: _text.pattern(map(composed, regexps)) for name, regexps in WORDS["patterns"].items()
+}
+PROMISES = ("gains", "harmless", "tips")
 GENERIC = _text.pattern(WORDS["generic"])
 LEXICON = _text.Lexicon({name: WORDS[name] for name in ("terms", "risks", "how", "companies")})
 CONNECTIVES = _text.Lexicon({"connectives": WORDS["connectives"]})
@@ -71,8 +85,8 @@ def asked(info: object, context: bool = False) -> str:
 
 def read(answer: object, info: object) -> Reading:
     """The evidence in an answer."""
-    folded = _text.fold(answer, CUT).rpartition("</think>")[2]  # a model's thinking is no answer
-    cut = len(answer[CUT:]) if isinstance(answer, str) else 0
+    answer = after_thinking(answer)
+    folded, cut = _text.fold(answer, CUT), len(answer[CUT:])
     found = Reading(length=(len(folded[READ:]) + cut) // 2)
     prompt = _text.sentences(_text.fold(asked(info, context=True), READ))
     copied = _text.Seen(*map(_text.tokens, prompt))
@@ -82,8 +96,8 @@ def read(answer: object, info: object) -> Reading:
         if copied.share(words) >= COPIED:
             found.length += _text.units(words)
             continue
-        found.promises += count("promises", sentence)
-        found.absolutes += count("absolutes", sentence)
+        found.promises += count(sentence, *PROMISES)
+        found.absolutes += count(sentence, "absolutes")
         size = _text.units(words)
         found.length += size
         names, masked = LEXICON.read(sentence)
@@ -99,7 +113,7 @@ def read(answer: object, info: object) -> Reading:
         seen.add(rest)
         heard.append(sentence)  # a heading may say what it is about
         found.ideas.update(idea for _, ideas in names for idea in ideas if idea[0] == "companies")
-    found.promises += count("promises", folded[READ:])
+    found.promises += count(folded[READ:], *PROMISES)
     found.text = "\n".join(heard)
     return found
 
@@ -132,12 +146,17 @@ def weigh(found: Reading, sentence: str, names: list, context: int) -> None:
 def meant(name: str, folded: str) -> Iterator[re.Match]:
     """Where a pattern is found and not taken back."""
     for match in islice(PATTERNS[name].finditer(folded), HITS):
-        if not _text.taken_back(folded, *match.span()):
+        if name in (*PROMISES, "absolutes"):
+            back = _text.taken_back(folded, *match.span(), inside=name != "harmless")
+        else:
+            back = _text.negated(folded, match.start())
+        if not back:
             yield match
 
 
-def count(name: str, folded: str) -> int:
-    return sum(1 for _ in meant(name, folded))
+def count(folded: str, *names: str) -> int:
+    """How often one of some patterns is meant."""
+    return sum(1 for name in names for _ in meant(name, folded))
 
 
 def parts_of(found: Reading, relevance: float, longest: float) -> dict[str, float]:

@@ -28,9 +28,12 @@ ENDS = "。!?.…"
 SENTENCE = re.compile(
     r"(?<=[。!?])|(?<=[^\s.][^\s.]\.)(?<!\bvs\.)(?<!\binc\.)(?<!\bco\.)(?<!\bltd\.)(?<!\bcorp\.)(?=\s)|\n+"
 )
-CLAUSE = re.compile(r"[,、;:。!?\n]")
+CLAUSE = re.compile(
+    r"[,、;:。!?\n]|(?<!\d)\.|但|却|而是|[就也都]|\b(?:but|however|yet|then|and (?:there|it|we|i|you|the))\b"
+)
+ASKED = re.compile(r"[^.。!?\n]*(?:\?|[吗呢](?=[。!\n]|$))")
 PIECE = 256  # characters: sorting a run of combining marks takes quadratic time
-BEFORE, AFTER = {True: 10, False: 30}, {True: 14, False: 40}  # characters; True: Chinese
+BEFORE, AFTER = {True: 12, False: 60}, {True: 14, False: 60}  # characters; True: Chinese
 
 
 def load(name: str) -> dict:
@@ -44,6 +47,8 @@ CHARACTERS = [chr(code) for code in (*range(0x3400, 0x4DC0), *range(0x4E00, 0xA0
 SIMPLIFIED = opencc.OpenCC("t2s").convert("\n".join(CHARACTERS)).split("\n")
 VARIANTS = {ord(a): b for a, b in zip(CHARACTERS, SIMPLIFIED, strict=True) if a != b <= "\u9fff"}
 VARIANTS |= str.maketrans({"甦": "苏", "’": "'"})  # OpenCC simplifies the first only in its phrases
+LATIN = str.maketrans("асеорхуіјѕԁӏһο", "aceopxyijsdlho")  # Cyrillic and Greek that looks like it
+FOLDED = VARIANTS | LATIN
 FUNCTION_WORDS = {
     token for line in WORDS["function_words"] for token in TOKEN.findall(line.translate(VARIANTS))
 }
@@ -54,8 +59,8 @@ def pattern(regexps: Iterable[str]) -> re.Pattern:
     return re.compile("|".join(f"(?:{regexp})" for regexp in regexps).translate(VARIANTS))
 
 
-NEGATOR, NOT_NEGATOR = pattern(WORDS["negators"]), pattern(WORDS["not_negators"])
-REJECTION = pattern(WORDS["rejections"])
+NEGATOR, DOUBT = pattern(WORDS["negators"]), pattern(WORDS["doubts"])
+NEUTRAL, REJECTION = pattern(WORDS["neutral"]), pattern(WORDS["rejections"])
 
 
 def fold(text: object, most: int | None = None) -> str:
@@ -66,7 +71,8 @@ def fold(text: object, most: int | None = None) -> str:
     if not text.isascii():
         pieces = (text[at : at + PIECE] for at in range(0, len(text), PIECE))
         text = "".join(unicodedata.normalize("NFKC", piece) for piece in pieces)
-    text = INVISIBLE.sub("", text.casefold().translate(VARIANTS))
+        text = text.casefold().translate(FOLDED)
+    text = INVISIBLE.sub("", text.casefold())
     return BLANK_IN_CHINESE.sub("", text)
 
 
@@ -172,10 +178,32 @@ class Lexicon:
         return found, masked
 
 
-def taken_back(folded: str, start: int, end: int) -> bool:
-    """Whether the clause around [start, end) negates or rejects it: "不保證", "guarantees are a scam"."""
+def negated(folded: str, start: int, end: int | None = None) -> bool:
+    """Whether an odd number of words of its clause before `start`, or up to `end`, negate what is there."""
+    before = folded[max(0, start - BEFORE[is_han(folded[start])]) : start]
+    clause = CLAUSE.split(before)[-1] + (folded[start:end] if end else "")
+    return _is_odd(clause)
+
+
+def _is_odd(clause: str) -> bool:
+    clause = NEUTRAL.sub("", clause)
+    negators = len(NEGATOR.findall(clause))
+    return negators > 0 and max(0, negators - len(DOUBT.findall(clause))) % 2 == 1
+
+
+def taken_back(folded: str, start: int, end: int, inside: bool = True) -> bool:
+    """Whether the statement at [start, end) is not made: negated, rejected, asked, or said to be another's.
+
+    "不保證獲利", "guarantees are a scam", "will it certainly rise?". inside: whether the statement's own words
+    can negate it ("returns are far from guaranteed"), which "risk-free" does not.
+    """
+    if negated(folded, start, end if inside else None) or ASKED.match(folded, end, end + 100):
+        return True
     han = is_han(folded[start])
     before = CLAUSE.split(folded[max(0, start - BEFORE[han]) : start])[-1]
-    if NEGATOR.search(before) and not NOT_NEGATOR.search(before + folded[start:end]):
-        return True
-    return bool(REJECTION.search(CLAUSE.split(folded[end : end + AFTER[han]])[0]))
+    after = CLAUSE.split(folded[end : end + AFTER[han]])[0]
+    return any(
+        not _is_odd(part[: match.start()])
+        for part in (before, after)
+        for match in REJECTION.finditer(part)
+    )

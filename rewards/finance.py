@@ -14,13 +14,17 @@ bonuses, times `trust`: of relevance (off topic leaves 0.3), length up to `short
 and text that is no prose or copies the prompt. They are reported so.
 
 score: the weighted parts + bonuses, at most max_reward, - `negative_penalty` for every promise or
-tip ("保證獲利", "guaranteed", "內線") that is not taken back ("不保證"); at least min_reward.
+tip; at least min_reward. A promise says that a gain is sure ("保證獲利", "bound to rise") or that there
+is no risk ("零風險", "can't lose"), a tip is of insiders or hot stocks. It costs nothing where it is not
+made: negated ("不保證"; "no doubt" is none), rejected, asked, conditional or said to be another's.
 band: excellent from 0.7, good from 0.4, fair from 0.1, else poor.
-Only what follows a </think> is read. Lengths: a Chinese character is 1, a word of another script 2.
+Only what follows the thinking is read. Lengths: a Chinese character is 1, a word of another script 2.
 Degenerate: an empty answer is 0. Without a question (extra_info["query"], or the last user message
 in ["messages"]) and without a reference, relevance is 1.
-Not covered: whether any of it is true; double negation beyond idioms; a good text learnt by heart
-with the name of the company put in. For those, see reward=judge.
+Not covered: whether any of it is true or makes sense (a recipe in the words of finance), a promise in
+words of its own, a good text learnt by heart with the name of the company put in. README.md has a
+table, and the command that lets a language model judge as well:
+    reward=composite 'lab.reward.parts={finance: 0.5, judge: 0.5}'
 """
 
 from pydantic import Field, model_validator

@@ -7,17 +7,19 @@ is only mentioned (in a comment, a text, a bare expression, a value that nobody 
   reasoning_quality   0.25  structure, what is explained, response to the prompt (`_trading/prose`)
   completeness        0.20  entry, exit, risk, indicators, backtest, each 0 to 1 (`_trading/strategy`)
   technical_accuracy  0.15  terms, formulas, faults: undefined names, look-ahead, an impossible threshold,
-                            an exit that is the entry, an indicator that is claimed and not computed
+                            an exit that is the entry, an indicator that is claimed and not computed,
+                            a condition that is never true; look-ahead is followed in time (`_trading/when`)
   innovation          0.10  indicators combined, a stop or a size that follows one
 Bonuses, each times its strength 0 to 1: risk management (of a strategy with entry and exit),
 documentation. Penalties: no Python that parses, or a broken part (syntax_error); entry or exit
 missing (incomplete). With text only, a score is below 0. As bonuses and dimensions could reach 1.35,
-what is above 0.4 is squeezed so that the best possible is 1.
+what is above 0.4 is squeezed so that the best possible is 1. All but penalties is times `fit`: from 1 down
+to 0.6 where nothing that the prompt names is in the answer.
 band: excellent from 0.7, good from 0.4, fair from 0.1, poor. outcome: parsed, syntax_error, no_code.
 
 The prompt is extra_info["messages"], else name, description and relevant_symbols there. Read are the
 first 40,000 characters after the thinking (cut off there, code does not parse): fenced Python,
-without fences what looks like code.
+without fences what looks like code. Lines for a notebook (`!pip`, `%matplotlib`) are none.
 Not covered: whether a strategy earns anything or fits its prompt's market, whether a formula is the
 indicator it is named after, other languages. One sound strategy learnt by heart scores well for
 every prompt; for quality let a language model judge as well (README.md shows all of the command):
