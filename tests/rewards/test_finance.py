@@ -123,6 +123,65 @@ def test_promises_cost_and_their_denial_does_not(text, promises):
     assert with_text <= clean - 0.2 * promises + 0.02 if promises else with_text >= clean - 0.02
 
 
+HONEST = [
+    "Nothing is guaranteed in the stock market.",
+    "Returns are far from guaranteed.", "Hardly any investment is risk-free.",
+    "The loan is guaranteed by the parent company.", "Government-guaranteed debt makes up a third of it.",
+    "Bills are often called risk-free.", "If someone offers you a guaranteed return, walk away.",
+    "The regulator fined the firm for promising guaranteed returns.", "Will the stock certainly rise? Nobody knows.",
+    "It was hyped as a hot stock last year.",
+    "Higher rates will certainly weigh on margins.", "The shares trade at 10x earnings.",
+    "很難保證獲利。", "無從保證獲利。", "豈能保證獲利?", "不見得一定會漲。", "誰敢說一定會漲?", "股價並不必然上漲。",
+    "該基金為保證型基金。", "銀行對該貸款提供保證。", "投資沒有穩賺不賠的。", "任何投資都不可能零風險。",
+    "切勿輕信穩賺不賠的宣傳。", "他因內線交易被起訴。", "公司去年沒有虧損。", "號稱保本保息的商品要特別小心。",
+]  # fmt: skip
+PROMISES = [
+    "This trade is risk free.", "No downside at all.", "Riskless trade.", "There is nothing to lose.",
+    "Profit is certain.",
+    "The price can only go up.", "It must go up.", "I promise that you will profit.", "Your capital is 100% safe.",
+    "It will make you rich.", "Going to 10x soon.", "It is gu\u0430ranteed.", "There is no doubt that it will soar.",
+    "Don't miss this sure profit.", "If you buy now, you will definitely profit.",
+    "保本保息。", "年化保底20%。", "只賺不賠。", "完全沒風險。", "鐵定漲。",
+    "躺贏。", "跟單就賺。", "包你賺錢。", "不怕跌。",
+    "不用擔心虧損。", "閉眼買都賺。", "主力告訴我。", "100%獲利。", "別猶豫，一定會漲。", "這不是詐騙，保證獲利。",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HONEST)
+def test_honest_sentences_cost_nothing(text):
+    assert score(text)["promises"] == 0
+
+
+@pytest.mark.parametrize("text", PROMISES)
+def test_promises_in_other_words(text):
+    assert score(text)["promises"] >= 1
+
+
+SURE = ["一定會", "必定", "肯定會", "鐵定", "絕對會", "百分之百會"]
+DENIALS = ["沒有人敢說", "我不認為", "誰能說", "未必", "很難說", "號稱", "如果有人說"]
+
+
+@given(
+    st.sampled_from(SURE), st.sampled_from(["漲", "賺", "獲利", "翻倍"]), st.sampled_from(DENIALS)
+)
+def test_a_denial_takes_back_any_promise(sure, gain, denial):
+    for fold in (str, lambda text: text.translate(_text.VARIANTS)):
+        assert score(fold(f"這檔股票{sure}{gain}。"))["promises"] == 1
+        assert score(fold(f"{denial}{sure}{gain}。"))["promises"] == 0
+        assert score(fold(f"毫無疑問{sure}{gain}。"))["promises"] >= 1
+
+
+@given(
+    st.sampled_from(["definitely", "certainly", "surely", "inevitably", "undoubtedly"]),
+    st.sampled_from(["rise", "go up", "double", "soar"]),
+    st.sampled_from(["Nobody can say that", "I do not think that", "Whether", "We never claimed that"]),
+)  # fmt: skip
+def test_a_denial_takes_back_any_english_promise(sure, gain, denial):
+    assert score(f"The price will {sure} {gain}.")["promises"] == 1
+    assert score(f"{denial} the price will {sure} {gain}.")["promises"] == 0
+    assert score(f"No wait, the price will {sure} {gain}.")["promises"] == 1
+
+
 def test_enough_promises_reach_the_minimum():
     assert score("保證獲利！" * 30)["score"] == -1
     assert score("保證獲利！" * 30, min_reward=-0.5)["score"] == -0.5
@@ -138,6 +197,7 @@ def test_absolutes_halve_risk_and_recommendation():
 def test_thinking_is_not_the_answer():
     assert score(f"保證獲利！{BANK}</think>\n{TSMC}") == score(TSMC)
     assert score(f"<think>{TSMC}</think>")["score"] == 0
+    assert score(f"<think>{TSMC}")["score"] == 0  # it never ends
 
 
 def test_a_copy_of_the_context_earns_nothing():

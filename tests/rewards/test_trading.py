@@ -14,6 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards._options import defaults
+from rewards._trading import notebook
+from rewards._trading.flow import Flow
+from rewards._trading.strategy import Strategy
 from rewards.trading import Options, bars, compute_score, reference_answer
 
 PROMPT = "Create a RSI-based trading strategy for SPY with a trend filter"
@@ -319,6 +322,125 @@ def test_faults_cost(change, fault):
     worse = grade(BEST.replace(*change))
     assert worse["faults"] == 1
     assert worse["technical_accuracy"] < grade(BEST)["technical_accuracy"]
+
+
+TREND = 'trend = data["close"].rolling(20).mean()'
+FUTURE = {
+    "keyword": 'entry = data["close"].shift(periods=-1) > trend',
+    "a name": 'n = 3; entry = data["close"].shift(-n) > trend',
+    "a column": 'data["next"] = data["close"].shift(-1); entry = data.next > trend',
+    "change": 'entry = data["close"].pct_change(-1) > 0',
+    "difference": 'entry = data["close"].diff(periods=-2) > 0',
+    "roll": 'entry = np.roll(data["close"], -1) > trend',
+    "fill": 'trend = trend.bfill(); entry = data["close"] > trend',
+    "fill by method": 'trend = trend.fillna(method="bfill"); entry = data["close"] > trend',
+    "interpolation": 'trend = trend.interpolate(); entry = data["close"] > trend',
+    "centre": 'trend = data["close"].rolling(9, center=True).mean(); entry = data["close"] > trend',
+    "all of it": 'c = data["close"]; entry = (c - c.mean()) / c.std() < -1',
+    "quantile": 'top = data["close"].quantile(0.9); entry = data["close"] > top',
+    "reversed": 'trend = data["close"][::-1].rolling(9).mean()[::-1]; entry = data["close"] > trend',
+    "sorted": 'data = data.sort_index(ascending=False); entry = data["close"].shift(1) > data["close"]',
+    "reindex": 'h = data["close"].resample("1h").last(); trend = h.reindex(data.index, method="ffill"); '
+    'entry = data["close"] > trend',
+    "group": 'trend = data["close"].groupby(data.day).transform("max"); entry = data["close"] > trend',
+    "polars": 'data = data.with_columns(pl.col("close").shift(-1).alias("next")); entry = data["next"] > trend',
+    "same bar": 'entry = data["close"] > trend; position = np.where(entry, 1, 0); '
+    'data["pnl"] = position * data["close"].pct_change()',
+    "loop": 'entry = np.zeros(len(data)); c = data["close"].values\nfor i in range(9, 99):\n'
+    "    entry[i] = c[i + 1] > c[i] * 1.01",
+}  # fmt: skip
+PAST = {
+    "shift": 'entry = data["close"].shift(1) > trend.shift(periods=2)',
+    "fill": 'trend = trend.ffill().fillna(0); entry = data["close"] > trend',
+    "window": 'c = data["close"]; entry = (c - c.rolling(60).mean()) / c.rolling(60).std() < -1',
+    "expanding": 'top = data["close"].expanding().quantile(0.9); entry = data["close"] > top',
+    "twice reversed": 'data = data.sort_index(ascending=False).sort_index(); entry = data["close"].shift(1) > trend',
+    "weeks": 'h = data["close"].resample("W").last(); trend = h.reindex(data.index, method="ffill"); '
+    'entry = data["close"] > trend',
+    "symbols": 'trend = data.groupby("symbol")["close"].transform(lambda x: x.rolling(9).mean()); '
+    'entry = data["close"] > trend',
+    "side by side": 'z = data.groupby("date")["score"].transform(lambda x: (x - x.mean()) / x.std()); entry = z > 1',
+    "next return": 'entry = data["close"] > trend; position = np.where(entry, 1, 0); '
+    'data["pnl"] = position * data["close"].pct_change().shift(-1)',
+    "shifted position": 'entry = data["close"] > trend; data["position"] = entry.astype(int).shift(1).fillna(0); '
+    'data["pnl"] = data["position"] * data["close"].pct_change()',
+    "metric": 'entry = data["close"] > trend; r = data["close"].pct_change(); data["sharpe"] = r.mean() / r.std()',
+    "label": "y = data['close'].shift(-1) > data['close']; model = data.model(); model.fit(data[['rsi']], y); "
+    "entry = model.predict(data[['rsi']]) > 0.6",
+    "loop": 'entry = np.zeros(len(data)); c = data["close"].values\nfor i in range(9, 99):\n'
+    "    entry[i + 1] = c[i] > c[i - 1] * 1.01",
+}  # fmt: skip
+
+
+def looks_ahead(text: str) -> bool:
+    body = "\n".join(["def strategy(data):", f"    {TREND}", textwrap.indent(text, "    ")])
+    end = '\n    data["signal"] = np.where(entry, 1, np.where(data["close"] < trend, -1, 0))\n    return data'
+    tree = ast.parse(f"import numpy as np\nimport polars as pl\n{body}{end}")
+    return "looks ahead" in Strategy(tree, Flow(tree)).faults
+
+
+@pytest.mark.parametrize("name", FUTURE)
+def test_data_of_the_future_is_seen(name):
+    assert looks_ahead(FUTURE[name])
+
+
+@pytest.mark.parametrize("name", PAST)
+def test_data_of_the_past_is_no_fault(name):
+    assert not looks_ahead(PAST[name])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=5), st.booleans())
+def test_shifts_add_up_and_a_turn_turns_them(shifts, turned):
+    chain = "".join(f".shift({n})" for n in shifts)
+    chain = f".iloc[::-1]{chain}.iloc[::-1]" if turned else chain
+    ahead = looks_ahead(f'entry = data["close"]{chain} > 5')
+    assert ahead is ((sum(shifts) > 0) if turned else (sum(shifts) < 0))
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ['(data["close"] > data["close"] + 1)', '(data["close"] == data["close"].shift(0))', "(rsi < 30) & (rsi > 70)"],
+)  # fmt: skip
+def test_a_condition_that_says_nothing_is_no_entry(condition):
+    worse = grade(BEST.replace('(rsi < 30) & (data["close"] > trend)', condition))
+    assert worse["faults"] and worse["incomplete"] and worse["score"] < 0.7
+
+
+NOTEBOOK = {
+    "order": "!pip install -q yfinance\n%matplotlib inline\n",
+    "pip": "pip install yfinance\n",
+    "timer": "%%time\n",
+    "output": "files = !ls\nprint(files)\n",
+    "help": "pd.DataFrame?\n",
+}
+
+
+@pytest.mark.parametrize("name", NOTEBOOK)
+def test_lines_for_a_notebook_cost_nothing(name):
+    best = score(BEST)
+    for answer in (
+        BEST.replace("```python\n", f"```python\n{NOTEBOOK[name]}"),
+        f"```python\n{NOTEBOOK[name]}\n```\n{BEST}",
+    ):
+        result = grade(answer)
+        assert result["outcome"] == "parsed" and result["score"] > best - 0.03
+    assert grade(f"```python\n{NOTEBOOK[name]}x = (\n```")["outcome"] != "parsed"
+
+
+def test_f_strings_of_later_versions():
+    report = 'def report(v):\n    """Return one line about the values of a row."""\n    return '
+    text = 'f"{v["name"]:>9} {", ".join(f"{x!r}" for x in v["list"])} {{}}" " end"'
+    result = grade(BEST.replace(CODE, f"{CODE}\n\n{report}{text}\n"))
+    assert result["outcome"] == "parsed" and result["faults"] == 0
+    assert notebook.plain(text) == 'f"{(v,)}" " end"'
+
+
+def test_an_answer_to_another_prompt_is_worth_less():
+    other = {
+        "messages": [{"role": "user", "content": "Pairs trading of KO and PEP with a z-score"}]
+    }
+    assert grade(BEST, other)["fit"] == 0.6 and score(BEST, other) < 0.7 < score(BEST)
 
 
 def test_an_exit_that_is_the_entry_and_claims_are_faults():
