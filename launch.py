@@ -6,6 +6,7 @@
     python launch.py --cfg job          the whole config, without running anything
     python launch.py -m algo=grpo,rloo  one job after another, each in its own process and folder
     python launch.py resume=RUN         go on with a run from its last checkpoint
+    python launch.py --from-script F    the command for a shell script of verl (- reads standard input)
 
 Any key of verl can be set as well: `actor_rollout_ref.actor.optim.lr=1e-6`.
 """
@@ -20,47 +21,53 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from launcher import results, resume
+from launcher import folders, results, resume
 from preflight import names, prepare, resolvers, reward_keys
 from preflight.mistakes import Mistake
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `start`, which prints a line or two
 resolvers.register()
 ended: list[results.EndedJob] = []
+asked: Path | None = None  # the run that this start goes on with
 
 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
 def job(config: DictConfig) -> None:
     """Check and run one composed config."""
-    from launcher import child  # --cfg job doesn't wait for these
-
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    reward_keys.gather(config, HydraConfig.get().overrides.task)
-    past = resume.Past(run_dir) if (run_dir / resume.RESOLVED).exists() else None
+    ended.append(results.EndedJob(run_dir, 2, " ".join(HydraConfig.get().overrides.task)))
     try:
-        config = past.go_on(config) if past else config
-        expected = prepare(config, show=print)
+        with folders.taken(run_dir):
+            run(config, run_dir)
     except Mistake as mistake:
         print(f"error: {mistake}", file=sys.stderr)
-        ended.append(results.EndedJob(run_dir, 2))
-        return
+
+
+def run(config: DictConfig, run_dir: Path) -> None:
+    """Run it, or go on with it, in a folder that nobody else has. Raises Mistake if it can't go well."""
+    from launcher import child  # --cfg job doesn't wait for it
+
+    past, composed = resume.past(run_dir, asked), config.copy()
+    reward_keys.gather(config, HydraConfig.get().overrides.task)
+    config = past.go_on(config) if past else config
+    expected = prepare(config, show=print)
     OmegaConf.resolve(config)
     for root in config.lab.trainer.unused:
         OmegaConf.set_struct(config, False)
         config.pop(root, None)
-    if past:
-        past.keep()
-    OmegaConf.save(config, run_dir / resume.RESOLVED)
-    print(f"{config.lab.name} → {os.path.relpath(run_dir)}", flush=True)
-    print(past.report() if past else "", end="", flush=True)
-    attempt = results.Attempt(run_dir, sys.argv, config, expected)
-    code = 130  # if Ctrl-C comes
-    try:
-        code = child.run(config, run_dir)
-    finally:
-        attempt.end(code)
-        ended.append(results.EndedJob(run_dir, code))
-    print(results.summary(run_dir, code, config.lab.stall_timeout_s, attempt.log_begin), flush=True)
+    with folders.taken(folders.of_checkpoints(config, run_dir)):
+        past.keep() if past else resume.write_down(run_dir, composed)
+        OmegaConf.save(config, run_dir / resume.RESOLVED)
+        print(f"{config.lab.name} → {os.path.relpath(run_dir)}", flush=True)
+        print(past.report() if past else "", end="", flush=True)
+        attempt = results.Attempt(run_dir, sys.argv, config, expected)
+        ended[-1].code = 130  # if Ctrl-C comes
+        try:
+            ended[-1].code = child.run(config, run_dir)
+        finally:
+            attempt.end(ended[-1].code)
+    told = run_dir, ended[-1].code, config.lab.stall_timeout_s, attempt.log_begin, attempt.kills
+    print(results.summary(*told), flush=True)
 
 
 def start(argv: list[str]) -> int:
@@ -70,21 +77,32 @@ def start(argv: list[str]) -> int:
         return 0
     if names.MULTIRUN.intersection(argv):
         os.environ[results.STAGE] = "1"
+    global asked
+    asked = names.resumed(argv)
+    folders.note_new_ones()
     try:
+        if any(names.split(arg)[0] == "--from-script" for arg in argv):
+            from preflight import scripts
+
+            print(scripts.show(argv))
+            return 0
         sys.argv[1:] = resume.arguments(argv)
         job()
     except Mistake as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return 2
     except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {names.explain(error)}", file=sys.stderr)
+        print(f"error: {names.explain(error, sys.argv[1:])}", file=sys.stderr)
         return 2
     except OSError as error:  # a folder that can't be written, a full disk
         print(f"error: {error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; everything that was started has ended", file=sys.stderr)
+        print(*(results.how_to_go_on(one.run_dir) for one in ended[-1:]), file=sys.stderr)
         return 130
+    finally:
+        folders.remove_unused()
     if len(ended) > 1 or names.MULTIRUN.intersection(argv):
         print(results.jobs_table(ended))
     return max((one.code for one in ended), default=0)

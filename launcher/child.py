@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from launcher import supervisor
 from launcher.progress import Progress
+from preflight import names
 from preflight.facts import is_rl
 from preflight.memory.forecast import total_steps
 
@@ -38,15 +39,19 @@ def command(config: DictConfig, run_dir: Path, folder: str, python: str | None) 
         python: the command that stands for `python` in Ray's workers; None: Ray's own choice.
     """
     entry = [config.lab.trainer.entry, "--config-path", str(run_dir), "--config-name", "resolved"]
-    entry += [f"hydra.run.dir={run_dir}", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
+    entry += [
+        f"hydra.run.dir={names.quoted(run_dir)}",
+        "hydra.output_subdir=null",
+        "hydra/job_logging=stdout",
+    ]
     if not is_rl(config):
         workers = f"--nproc_per_node={config.lab.hw.gpus_per_node}"
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", workers]
         return [*torchrun, "-m", *entry]
     if makes_ray(config):
-        entry += [f"++ray_kwargs.ray_init._temp_dir={folder}"]
+        entry += [f"++ray_kwargs.ray_init._temp_dir={names.quoted(folder)}"]
     if python:
-        entry += [f"++ray_kwargs.ray_init.runtime_env.py_executable={python}"]
+        entry += [f"++ray_kwargs.ray_init.runtime_env.py_executable={names.quoted(python)}"]
     return [sys.executable, "-m", *entry]
 
 

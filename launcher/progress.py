@@ -1,5 +1,6 @@
 """One line a step, from a run's metrics.jsonl; the milestones of the start, from its log.txt."""
 
+import contextlib
 import json
 import re
 import sys
@@ -124,6 +125,7 @@ class Progress:
         self.samples = Samples(run_dir, show_samples)
         self.columns, self.total = COLUMNS[kind], total_steps
         self.start = self.moved = time.time()
+        self.stamp: int | None = None  # of metrics.jsonl: a sample that is scored moves it as well
         self.printed = 0.0
         # a resumed run goes on after what is there
         self.metrics, self.log = (Tail(run_dir / f, None) for f in ("metrics.jsonl", "log.txt"))
@@ -139,9 +141,12 @@ class Progress:
             for mark, text in MILESTONES.items():
                 if mark in line:
                     self._milestone(text)
+        with contextlib.suppress(OSError):
+            stamp = self.metrics.file.stat().st_mtime_ns
+            if stamp != self.stamp:
+                self.stamp, self.moved = stamp, time.time()
         for line in self.metrics.lines():
             if record := parse(line):
-                self.moved = time.time()
                 self._step(*record)
                 self.samples.made(record[0])
                 if self.best and (name := named(record[1], VALIDATION)):

@@ -7,6 +7,8 @@ import json
 import math
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from launcher.best import is_loss
-from launcher.checkpoints import TRACKER
+from launcher.checkpoints import CONFIG, TRACKER
 from launcher.progress import ANSI, VALIDATION, named, pick, read_metrics, span
 from preflight import tables
 
@@ -30,6 +32,8 @@ ERROR = re.compile(r"([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b(: |$)")
 CURES = {  # what a log says → what helps
     "InvalidAuthToken": "This Ray asks for its token, and a run that names its address sends none: RAY_AUTH_MODE=token",
 }
+VMSTAT = Path("/proc/vmstat")
+SIGNALS = {128 + number: number.name for number in signal.Signals}  # exit statuses
 STAGE = "LAB_STAGE"  # in the environment of a run that is part of more, and leaves it to that what to do next
 RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or torchrun's
 
@@ -46,10 +50,11 @@ MEASURED: dict[str, tuple[str, Callable, str]] = {
 
 @dataclass
 class EndedJob:
-    """A job that has ended, with this exit status."""
+    """A job that has ended, with this exit status; its overrides, where they are known (else its folder's count)."""
 
     run_dir: Path
     code: int
+    overrides: str | None = None
 
 
 class Attempt:
@@ -64,6 +69,7 @@ class Attempt:
     ):
         self.run_dir, self.file, log = run_dir, run_dir / "run.json", run_dir / "log.txt"
         self.log_begin = log.stat().st_size if log.exists() else 0
+        self.kills = out_of_memory_kills()
         past = json.loads(self.file.read_text()) if self.file.exists() else {"attempts": []}
         chosen = past["attempts"][-1].get("chosen", []) if past["attempts"] else []
         self.record: dict[str, Any] = {
@@ -196,7 +202,7 @@ def next_commands(run_dir: Path) -> list[str]:
             (f"{key}={trainer[key]}" for key in ("val_only", "save_freq") if trainer.get(key)), ""
         )
         return [f"no checkpoint was kept, because trainer.{why}"] if why else []
-    run = os.path.relpath(run_dir)
+    run = shlex.quote(os.path.relpath(run_dir))
     trainer = config.get("lab", {}).get("trainer", {})
     answers = not trainer.get("makes_reward")  # else it scores, and answers nobody
     lines = [f"python -m tools.chat {run}", f"python -m tools.evaluate {run}"] if answers else []
@@ -206,8 +212,51 @@ def next_commands(run_dir: Path) -> list[str]:
     ]
 
 
-def summary(run_dir: Path, code: int, stall_timeout_s: float, begin: int) -> str:
-    """What the user reads at the end of a job, whose log starts at byte `begin`."""
+def how_to_go_on(run_dir: Path) -> str:
+    """The command that goes on with a run that has ended early; nothing where there is no run, or of a part of more."""
+    if os.environ.get(STAGE) or not (run_dir / CONFIG).is_file():
+        return ""
+    since = (
+        "" if (run_dir / TRACKER).is_file() else "  (from its first step: it has no checkpoint yet)"
+    )
+    return f"go on: python launch.py {shlex.quote(f'resume={os.path.relpath(run_dir)}')}{since}"
+
+
+def out_of_memory_kills() -> int | None:
+    """How many processes Linux has killed for lack of memory since this machine started; None if it doesn't say."""
+    try:
+        return int(re.search(r"^oom_kill (\d+)$", VMSTAT.read_text(), re.MULTILINE)[1])
+    except (OSError, TypeError):
+        return None
+
+
+def killed_by(code: int, kills_before: int | None) -> str:
+    """What can be known of a process that a signal has ended, in a sentence; nothing for another end."""
+    if code not in SIGNALS:
+        return ""
+    name, now = SIGNALS[code], out_of_memory_kills()
+    if name != "SIGKILL":
+        return f" It was ended by the signal {name}."
+    if None in (now, kills_before):
+        return (
+            " It was killed (SIGKILL): by a person, a job scheduler, or Linux for lack of memory."
+        )
+    if now > kills_before:
+        return (" It was killed (SIGKILL), and Linux has killed a process of this machine for lack of memory meanwhile"
+                " (`dmesg` names it): `make plan` shows what needs how much.")  # fmt: skip
+    return " It was killed (SIGKILL) by a person or a job scheduler: Linux has killed nothing for lack of memory."
+
+
+def summary(
+    run_dir: Path, code: int, stall_timeout_s: float, begin: int, kills: int | None = None
+) -> str:
+    """What the user reads at the end of a job.
+
+    Args:
+        code: the exit status of verl.
+        begin: the byte of log.txt at which the job's part of it begins.
+        kills: `out_of_memory_kills()` at the job's start.
+    """
     from launcher.supervisor import STALLED  # --cfg job doesn't wait for psutil
 
     log = os.path.relpath(run_dir / "log.txt")
@@ -217,10 +266,11 @@ def summary(run_dir: Path, code: int, stall_timeout_s: float, begin: int) -> str
         after = [] if kept and os.environ.get(STAGE) else next_commands(run_dir)
         return "\n".join(filter(None, [compared(run_dir), done, *after]))
     if code == STALLED:
-        return (
+        text = (
             f"\nstopped: no progress for {span(stall_timeout_s)} (lab.stall_timeout_s). What each process was"
             f" doing is in {os.path.relpath(run_dir / 'stacks.txt')}, the whole log in {log}"
         )
+        return "\n".join(filter(None, [text, how_to_go_on(run_dir)]))
     found = errors(run_dir / "log.txt", begin)
     blocks = ["\n".join(f"    {line[:200]}" for line in block) for block in found]
     text = "\n\nand the last:\n\n".join(blocks)
@@ -228,7 +278,10 @@ def summary(run_dir: Path, code: int, stall_timeout_s: float, begin: int) -> str
     lines = lines_since(run_dir / "log.txt", begin)
     cures = {cure for line in lines for word, cure in CURES.items() if word in line}
     text += "".join(f"{cure}\n" for cure in cures)
-    return f"\nverl ended with exit status {code}.{text}The whole log: {log}"
+    text = (
+        f"\nverl ended with exit status {code}.{killed_by(code, kills)}{text}The whole log: {log}"
+    )
+    return "\n".join(filter(None, [text, how_to_go_on(run_dir)]))
 
 
 def jobs_table(jobs: list[EndedJob], best: bool = True) -> str:
@@ -245,7 +298,9 @@ def jobs_table(jobs: list[EndedJob], best: bool = True) -> str:
             loss = any("val/loss" in metrics for _, metrics in steps)
             values[len(rows)] = -last["val"] if loss else last["val"]
         file = job.run_dir / ".hydra" / "overrides.yaml"
-        overrides = " ".join(OmegaConf.load(file)) if file.exists() else ""
+        overrides = job.overrides
+        if overrides is None:
+            overrides = " ".join(OmegaConf.load(file)) if file.exists() else ""
         numbers = ["-" if value is None else f"{value:.3f}" for value in last.values()]
         end = "ok" if job.code == 0 else f"exit {job.code}"
         done = str(max(dict(steps), default=0))

@@ -10,7 +10,9 @@ RUN/resolved.yaml and its like are the newest start's; those of start N before i
 import json
 import os
 import re
+import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,46 @@ ROOMS = ("plugins", "rewards", "algos", "agents")  # whose modules a config name
 OF_THIS_START = ("lab.run_dir", "ray_kwargs.ray_init.address")
 OF_THE_CODE = "lab.trainer"  # what the trainer is: today's code knows it best
 SHOWN = 8  # changes on the screen; all are in CHANGES
+PUT_BACK = "put a whole one there (attempts/N/ has those of earlier starts)"
 NONE = object()  # no such key
 
 
 def arguments(argv: list[str]) -> list[str]:
-    """The checked command line for Hydra, which writes nothing down for a run that goes on: `keep` does."""
-    checked, run = names.check_argv(argv), names.resumed(argv)
-    return [*checked, "hydra.output_subdir=null"] if run and (run / RESOLVED).exists() else checked
+    """The checked command line for Hydra, which writes nothing down: `write_down` and `keep` do.
+
+    Hydra would write before anybody knows whether the folder is another run's, or the run is refused.
+    """
+    return [*names.check_argv(argv), "hydra.output_subdir=null"]
+
+
+def past(run_dir: Path, asked: Path | None) -> "Past | None":
+    """The run that a start in this folder goes on with; None for a new run.
+
+    Args:
+        run_dir: where the start runs, however its command line or a YAML file names it.
+        asked: of `resume=RUN`; None without.
+
+    Raises Mistake where another run is there, or what is written of the run can't be read.
+    """
+    if not (run_dir / RESOLVED).exists():
+        return None
+    if asked is None or not os.path.samefile(asked, run_dir):
+        there = os.path.relpath(run_dir) if run_dir.is_relative_to(Path.cwd()) else run_dir
+        raise Mistake(f"{there} holds a run already: `{shlex.quote(f'resume={there}')}` goes on with it, another folder"
+                      " keeps it as it is.")  # fmt: skip
+    return Past(run_dir)
+
+
+def write_down(run_dir: Path, composed: DictConfig) -> None:
+    """What a new run is composed of, as Hydra itself writes it.
+
+    Args:
+        composed: as it came from Hydra, with its interpolations.
+    """
+    (run_dir / OVERRIDES).parent.mkdir(exist_ok=True)
+    OmegaConf.save(composed, run_dir / COMPOSED)
+    OmegaConf.save(HydraConfig.instance().cfg, run_dir / ".hydra/hydra.yaml")
+    OmegaConf.save(HydraConfig.get().overrides.task, run_dir / OVERRIDES)
 
 
 class Past:
@@ -51,11 +86,15 @@ class Past:
     def __init__(self, run_dir: Path):
         self.run_dir = run_dir
         self.saved = reward_keys.short(yaml.safe_load((run_dir / OVERRIDES).read_text()))
-        self.resolved = OmegaConf.load(run_dir / RESOLVED)
+        self.resolved = readable(run_dir / RESOLVED, config_in, PUT_BACK)
         reward_keys.gather(self.resolved, self.saved)  # of a run from before lab.reward
         OmegaConf.resolve(self.resolved)
         record = run_dir / "run.json"
-        attempts = json.loads(record.read_text())["attempts"] if record.exists() else []
+        attempts = []
+        if record.exists():
+            attempts = readable(
+                record, attempts_in, "remove it, and the run goes on without its earlier starts"
+            )
         self.starts = max(1, len(attempts))
         self.chosen: list[str] = attempts[-1].get("chosen", []) if attempts else []
         self.overrides: list[str] = []  # of this start, once `go_on` has seen them
@@ -92,7 +131,7 @@ class Past:
             value = OmegaConf.select(self.resolved, key, default=NONE)
             if value is not NONE:
                 OmegaConf.update(before, key, value, merge=False)
-        written = OmegaConf.load(self.run_dir / COMPOSED)
+        written = readable(self.run_dir / COMPOSED, config_in, PUT_BACK)
         reward_keys.gather(written, self.saved)
         self.composed = together(plain(written), plain(before), plain(now))
         for made in (before, now):
@@ -130,6 +169,27 @@ class Past:
             rest, file = len(self.changes) - SHOWN, os.path.relpath(self.run_dir / CHANGES)
             lines += [f"  and {rest} more, in {file}"]
         return "\n".join(lines) + "\n"
+
+
+def readable(file: Path, read: Callable[[Path], Any], cure: str) -> Any:
+    """What is in a file of a run. Raises Mistake if a part of it is missing, or it is something else."""
+    try:
+        return read(file)
+    except (ValueError, LookupError, TypeError, OSError, yaml.YAMLError):
+        pass
+    raise Mistake(f"{os.path.relpath(file)} is damaged (was the disk full?): {cure}.")
+
+
+def config_in(file: Path) -> DictConfig:
+    """A config with all that a trainer needs. Raises LookupError for a part of one."""
+    config = OmegaConf.load(file)
+    _ = config["lab"], config["trainer"]
+    return config
+
+
+def attempts_in(record: Path) -> list[dict]:
+    """The starts that a run's run.json has."""
+    return [dict(attempt) for attempt in json.loads(record.read_text())["attempts"]]
 
 
 def plain(config: DictConfig) -> dict:

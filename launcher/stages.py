@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from launcher.checkpoints import TRACKER, latest_model
 from launcher.progress import MESSAGE, NESTED, read_metrics
 from launcher.results import ERROR, STAGE
-from preflight import reward_keys
+from preflight import names, reward_keys
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 OWN = ("name", "run_dir", "trainer")  # keys of lab that each stage has itself
@@ -115,7 +115,12 @@ def run(folder: Path, algo: str, changes: DictConfig) -> None:
     else:
         shutil.rmtree(folder, ignore_errors=True)
         # reward=none: its reward and the options are all in `changes`, without those of the default one.
-        where = [f"algo={algo}", "reward=none", f"+stage={folder.name}", f"hydra.run.dir={folder}"]
+        where = [
+            f"algo={algo}",
+            "reward=none",
+            f"+stage={folder.name}",
+            f"hydra.run.dir={names.quoted(folder)}",
+        ]
     file = folder.parent / f"stage/{folder.name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("# @package _global_\n" + OmegaConf.to_yaml(changes))

@@ -20,12 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
 
-from launcher import prefork
+from launcher import folders, prefork
 
 PR_SET_CHILD_SUBREAPER = 36
 TICK_S = 0.5
@@ -117,11 +117,12 @@ def dump_stacks(file: Path) -> None:
                 subprocess.run(command, stdout=out, stderr=out, timeout=20)
 
 
-def started(command: list[str], env: dict[str, str], log) -> subprocess.Popen:
-    """A process in a session of its own, so that Ctrl-C reaches it from here only."""
+def started(command: list[str], env: dict[str, str], log, keep: Iterable = ()) -> subprocess.Popen:
+    """A process in a session of its own, so that Ctrl-C reaches it from here only; it has the descriptors `keep`."""
     return subprocess.Popen(
-        command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-    )
+        command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+        pass_fds=tuple(keep),
+    )  # fmt: skip
 
 
 def can_fork() -> bool:
@@ -225,7 +226,7 @@ def run(
     code, grace_s = 1, 0.0
     with contextlib.ExitStack() as stack, open(run_dir / "log.txt", "a") as log:
         python = stack.enter_context(fork_server(env, folder, log)) if fork and can_fork() else None
-        process = started(make_command(folder, python), env, log)
+        process = started(make_command(folder, python), env, log, folders.held)
         try:
             watch(process, progress, stall_timeout_s, memory)
             code = process.returncode

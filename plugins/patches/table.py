@@ -26,6 +26,7 @@ PATCHES: dict[str, list[Callable]] = {
     ],
     "verl.utils.tracking": [
         verl.time_sft_step,  # SFT logs timing_s/step
+        verl.always_write_metrics,  # metrics.jsonl whatever trainer.logger names
         verl.append_metrics,  # metrics.jsonl keeps its past when a run is resumed
     ],
     "verl.utils.torch_functional": [

@@ -77,6 +77,22 @@ def append_metrics(tracking) -> None:
     tracking.open = append
 
 
+def always_write_metrics(tracking) -> None:
+    """verl/utils/tracking.py, Tracking: has the loggers that trainer.logger names, and may so have no "file".
+
+    metrics.jsonl is what the screen, the reports, resuming and the watchdog read, so it is always written.
+    """
+    tracker = tracking.Tracking
+    init = tracker.__init__
+
+    @functools.wraps(init)
+    def __init__(self, project_name, experiment_name, default_backend="console", config=None):
+        named = [default_backend] if isinstance(default_backend, str) else list(default_backend)
+        init(self, project_name, experiment_name, [*dict.fromkeys([*named, "file"])], config)
+
+    tracker.__init__ = __init__
+
+
 def poll_replay_buffer(replay_buffer) -> None:
     """verl/trainer/ppo/v1/replay_buffer.py: ReplayBuffer polls every 2 s, on a fixed default.
 

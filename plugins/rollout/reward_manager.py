@@ -10,10 +10,16 @@
   before `max_resp_len` it goes from 0 to -penalty_factor, and on beyond them.
 * `algorithm.filter_groups.metric=acc_or_score` is `acc`, or the score of a reward that returns none.
 
+* A sample that is scored is a sign of life: it sets the time of metrics.jsonl, which the launcher's watchdog looks at
+  (launcher/progress.py), so that a long step is not taken for one that hangs.
+
 Not limited: verl's own function with a sandbox (`reward.sandbox_fusion.url`), which limits itself.
 """
 
+import contextlib
 import math
+import os
+import time
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -23,6 +29,7 @@ from rewards._limits.calls import Limits, call
 
 VERLS = ("pkg://verl.utils.reward_score", "default_compute_score")  # by data_source
 EITHER = "acc_or_score"
+BEAT_S = 1.0  # between two signs of life
 
 
 def column(value) -> np.ndarray:
@@ -45,6 +52,7 @@ class RewardManager(NaiveRewardManager):
             self.options = OmegaConf.to_container(options, resolve=True) if options else {}
             self.limits = Limits(**config.lab.reward_limits)
             self.compute_score, self.is_async_reward_score = self.limited, True
+        self.beaten = 0.0
         self.either = OmegaConf.select(config, "algorithm.filter_groups.metric") == EITHER
         penalty = OmegaConf.select(config, "reward.reward_kwargs") or {}
         self.longest, self.buffer = penalty.get("max_resp_len"), penalty.get("overlong_buffer_cfg")
@@ -68,6 +76,7 @@ class RewardManager(NaiveRewardManager):
         fields.setdefault("data_source", column(None))
         fields.setdefault("reward_model", column({"ground_truth": None}))
         result = await super().run_single(data)
+        self.beat()
         info, model = result["reward_extra_info"], self.config.reward.reward_model
         if self.either:
             info[EITHER] = info.get("acc", result["reward_score"])
@@ -83,6 +92,14 @@ class RewardManager(NaiveRewardManager):
             if self.buffer.log:
                 info |= {"overlong_reward": penalty, "overlong": float(penalty < 0)}
         return result
+
+    def beat(self) -> None:
+        """Say that the run moves on. On a node without the run's folder nobody hears it."""
+        file, now = os.getenv("VERL_FILE_LOGGER_PATH"), time.monotonic()
+        if file and now - self.beaten > BEAT_S:
+            self.beaten = now
+            with contextlib.suppress(OSError):
+                os.utime(file)
 
     def overlong(self, data) -> float:
         """What the answer's length costs, a number <= 0."""

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from launcher import checkpoints
 from preflight.checks import applies_to
 from preflight.engines import A
 from preflight.facts import given, is_driver, is_rl, is_sft, is_verls_sft, rows_read
+from preflight.resolvers import run_dir
 
 EPOCHLY = "after_each_epoch"
 
@@ -58,8 +62,15 @@ def check_validation(config: DictConfig) -> str | None:
     return None
 
 
+def check_run_dir(config: DictConfig) -> str | None:
+    """One place says where a run lies: what runs beside verl looks into Hydra's folder."""
+    if config.lab.run_dir != run_dir():
+        return f"lab.run_dir={config.lab.run_dir} is only read: hydra.run.dir=FOLDER says where a run lies."
+    return None
+
+
 def check_resume(config: DictConfig) -> str | None:
-    """A checkpoint to go on from, named by its folder."""
+    """A checkpoint to go on from, named by its folder. verl reads the step off the folder's name."""
     mode, path = config.trainer.resume_mode, config.trainer.resume_from_path
     if path is None and mode == "resume_path":
         return "trainer.resume_mode=resume_path needs trainer.resume_from_path=.../global_step_N."
@@ -67,11 +78,63 @@ def check_resume(config: DictConfig) -> str | None:
         return None
     if mode == "disable" or (mode == "auto" and is_rl(config)):
         return f"trainer.resume_from_path does nothing with trainer.resume_mode={mode}: set resume_path."
-    if "global_step_" not in path or not Path(path).is_dir():
-        return (
-            f"trainer.resume_from_path={path} is not the folder of a checkpoint, .../global_step_N."
-        )
+    key, folder = f"trainer.resume_from_path={path}", Path(path)
+    step = checkpoints.inside(folder) if folder.is_dir() else None
+    if step is None or not checkpoints.STEP.fullmatch(step.folder.name):
+        return f"{key} is not the folder of a checkpoint, .../global_step_N."
+    if step.folder != folder or path.endswith("/"):
+        return f"{key}: the folder global_step_N itself is wanted, without a slash behind it: {step.folder}"
+    needed = folder / "actor" if is_rl(config) and not is_driver(config) else folder
+    if not needed.is_dir() or not any(needed.iterdir()):
+        return f"{key} is no whole checkpoint: {needed} is empty or missing."
+    if is_sft(config) and checkpoints.STEP.search(str(folder.parent)):
+        return (f"{key}: verl's SFT takes the first global_step_N of a path for the step, and that is"
+                f" {checkpoints.STEP.search(path)[0]}: move or link {folder.name} to a place without.")  # fmt: skip
     return None
+
+
+def check_checkpoints(config: DictConfig) -> str | None:
+    """The folder of the checkpoints is this run's: verl goes on from any that it finds there, and removes old ones."""
+    key, folder, run = (
+        "trainer.default_local_dir",
+        Path(config.trainer.default_local_dir),
+        Path(run_dir()),
+    )
+    found = sorted(folder.glob("global_step_*"))
+    if not folder.absolute().is_relative_to(run):
+        if (folder.parent / checkpoints.CONFIG).is_file():
+            return f"{key}={folder} is the folder of the run {folder.parent}: leave it out, or take another one."
+        shared = not OmegaConf.is_interpolation(config.trainer, "default_local_dir")
+        if shared and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            return (f"{key}={folder} is the same for all jobs of a sweep, and each would go on from another's"
+                    " checkpoints: leave it out, or let it follow what differs, as '.../${lab.seed}'.")  # fmt: skip
+    if found and not is_own(folder, run):
+        return (f"{key}={folder} has checkpoints of another run ({found[-1].name}): take an empty folder. To begin"
+                " with one of them: trainer.resume_mode=resume_path"
+                f" trainer.resume_from_path={found[-1].absolute()}")  # fmt: skip
+    if is_sft(config) and (other := checkpoints.STEP.search(str(folder.absolute()))):
+        return (f"{key}={folder}: verl's SFT takes {other[0]} in it for the step of each checkpoint: take a name"
+                " without global_step_N (hydra.run.dir=FOLDER).")  # fmt: skip
+    tracker = folder / Path(checkpoints.TRACKER).name
+    if config.trainer.resume_mode == "auto" and tracker.is_file():
+        last, there = tracker.read_text(errors="replace").strip(), [path.name for path in found]
+        if f"global_step_{last}" not in there or not any(
+            (folder / f"global_step_{last}").iterdir()
+        ):
+            return (f"{tracker} says that step {last or '(nothing)'} is the last checkpoint, and it isn't there. There"
+                    f" is: {', '.join(there) or 'none'}. Write the number of one of them into the file, or remove it"
+                    " to begin again.")  # fmt: skip
+    return None
+
+
+def is_own(folder: Path, run: Path) -> bool:
+    """Whether a run that goes on has had its checkpoints in this folder before."""
+    file = run / checkpoints.CONFIG
+    if not file.is_file():
+        return False
+    if folder.absolute().is_relative_to(run):
+        return True
+    return str(OmegaConf.select(OmegaConf.load(file), "trainer.default_local_dir")) == str(folder)
 
 
 @applies_to(is_rl)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from launcher import child
 
@@ -46,6 +47,21 @@ def test_one_place_says_whose_ray_a_run_uses(made, monkeypatch, exported, overri
     assert child.makes_ray(config) == own
     assert any("_temp_dir=" in word for word in command) == own
     assert (ray.num_cpus is not None) == (ray.num_gpus is not None) == own  # Ray refuses both
+
+
+def test_the_command_names_any_folder(composer):
+    """Hydra's grammar reads its words again; what comes out is what went in."""
+    odd = ["/run", "/x (1)", "/größe's", '/#1 lr=1e-6 "a"', "/a\\", "/${x}/b", "/a,b:{c}[d]~"]
+    parser = OverridesParser.create()
+    for folder in odd:
+        words = child.command(composer(), Path(folder), f"/tmp{folder}", f"/usr{folder}/python")
+        values = {
+            one.key_or_group: str(one.value()).replace("\\${", "${")
+            for one in parser.parse_overrides(words[words.index("--config-name") + 2 :])
+        }
+        assert values["hydra.run.dir"] == folder
+        assert values["ray_kwargs.ray_init._temp_dir"] == f"/tmp{folder}"
+        assert values["ray_kwargs.ray_init.runtime_env.py_executable"] == f"/usr{folder}/python"
 
 
 @pytest.mark.parametrize("algo", ["sft", "self_play"])

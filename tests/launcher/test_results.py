@@ -1,10 +1,12 @@
 """What a run leaves to read: errors of a log, the table of several runs."""
 
 import json
+import os
 
 import pytest
 from omegaconf import OmegaConf
 
+from launcher import results
 from launcher.checkpoints import TRACKER
 from launcher.results import STAGE, Attempt, EndedJob, compared, errors, jobs_table, stats, summary
 
@@ -41,7 +43,36 @@ def test_one_error_is_told_once_and_an_earlier_attempt_is_past(log):
 
 def test_a_log_without_an_error_says_so(log):
     log.write_text("the kernel killed it\n")
-    assert "exit status 137. Its log names no error." in summary(log.parent, 137, 60, 0)
+    assert "exit status 3. Its log names no error." in summary(log.parent, 3, 60, 0)
+
+
+def test_of_a_killed_run_the_end_says_what_can_be_known(log, monkeypatch, tmp_path):
+    log.write_text("starting\n")
+    vmstat = tmp_path / "vmstat"
+    monkeypatch.setattr(results, "VMSTAT", vmstat)
+    assert "by a person, a job scheduler, or Linux for lack" in summary(log.parent, 137, 60, 0, 4)
+    vmstat.write_text("nr_free_pages 1\noom_kill 4\noom_kills 9\n")
+    assert results.out_of_memory_kills() == 4
+    assert "Linux has killed nothing" in summary(log.parent, 137, 60, 0, 4)
+    assert "Linux has killed a process" in summary(log.parent, 137, 60, 0, 3)
+    assert "by the signal SIGSEGV" in summary(log.parent, 139, 60, 0, 4)
+    assert "signal" not in summary(log.parent, 1, 60, 0, 4)
+
+
+def test_a_run_that_ended_early_says_how_to_go_on(log, monkeypatch):
+    monkeypatch.delenv(STAGE, raising=False)
+    log.write_text("starting\n")
+    for code in (1, 124):
+        assert "resume=" not in summary(log.parent, code, 60, 0)  # nothing to go on with
+    (log.parent / "resolved.yaml").touch()
+    for code in (1, 124):
+        command = f"python launch.py resume={os.path.relpath(log.parent)}"
+        assert f"{command}  (from its first step" in summary(log.parent, code, 60, 0)
+    (log.parent / TRACKER).parent.mkdir()
+    (log.parent / TRACKER).write_text("4")
+    assert summary(log.parent, 1, 60, 0).endswith(command)
+    monkeypatch.setenv(STAGE, "1")
+    assert "resume=" not in summary(log.parent, 1, 60, 0)
 
 
 def test_a_known_trap_comes_with_its_cure(log):

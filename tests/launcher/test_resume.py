@@ -1,14 +1,11 @@
 """A run goes on with its own config, whatever conf/ says by now, and with what the new command line sets."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from helpers import ROOT
+from helpers import launch_without_verl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict, read_write
 
@@ -211,21 +208,6 @@ def test_a_module_that_is_gone(value, gone):
     assert is_gone(value) == gone
 
 
-# launch.py without verl: all before and after the child process
-LAUNCH = """
-import runpy
-from launcher import child
-child.run = lambda config, run_dir: 0
-runpy.run_path("launch.py", run_name="__main__")
-"""
-
-
-def launch(*args: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", LAUNCH, *map(str, args)]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -233,7 +215,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_the_command_line(tmp_path, sql_demo, tiny_model):
     """A job of a multirun goes on; what is refused leaves the folder as it was."""
     common = [f"lab.dataset.dir={sql_demo}", f"lab.model.path={tiny_model}"]
-    done = launch("-m", "algo=grpo,rloo", *common, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    done = launch_without_verl(
+        "-m", "algo=grpo,rloo", *common, f"hydra.sweep.dir={tmp_path / 'sweep'}"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("has random weights") == 2
     job = tmp_path / "sweep/1"
@@ -243,9 +227,9 @@ def test_the_command_line(tmp_path, sql_demo, tiny_model):
         ("algo=grop", "Did you mean grpo?"),
         ("trainer.total_training_stepss=3", "Did you mean trainer.total_training_steps?"),
     ):
-        done = launch(f"resume={job}", wrong)
+        done = launch_without_verl(f"resume={job}", wrong)
         assert done.returncode == 2 and text in done.stderr and contents(job) == first, done.stderr
-    done = launch(f"resume={job}", "trainer.total_training_steps=5")
+    done = launch_without_verl(f"resume={job}", "trainer.total_training_steps=5")
     assert done.returncode == 0, done.stdout + done.stderr
     now = contents(job)
     config = yaml.safe_load(now["resolved.yaml"])
@@ -256,8 +240,28 @@ def test_the_command_line(tmp_path, sql_demo, tiny_model):
         assert now[f"attempts/1/{name}"] == first[name]
     assert "changed since this run began" not in done.stdout
     assert "trainer.total_training_steps=5" in yaml.safe_load(now[".hydra/overrides.yaml"])
-    done = launch("-m", "algo=grpo,rloo", *common, f"hydra.sweep.dir={tmp_path / 'sweep'}")
-    assert done.returncode == 2 and "sweep/0 holds a run already" in done.stderr
-    done = launch("-m", f"resume={job}", "lab.seed=1,2")
+    done = launch_without_verl(
+        "-m", "algo=grpo,rloo", *common, f"hydra.sweep.dir={tmp_path / 'sweep'}"
+    )
+    assert done.returncode == 2 and done.stderr.count("holds a run already") == 2
+    done = launch_without_verl(f"resume={job}", f"hydra.run.dir={tmp_path / 'other'}")
+    assert done.returncode == 2 and "leave out hydra.run.dir" in done.stderr
+    done = launch_without_verl("-m", f"resume={job}", "lab.seed=1,2")
     assert done.returncode == 2 and "leave out -m" in done.stderr
     assert contents(job) == now
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [("run.json", '{"attempts": [{"comm', "remove it"), ("run.json", "[]", "remove it"), ("run.json", "", "remove it"),
+     ("resolved.yaml", "", "put a whole one there"), ("resolved.yaml", "lab: {a", "put a whole one there"),
+     ("resolved.yaml", "hello", "put a whole one there"), (".hydra/config.yaml", "", "put a whole one there"),
+     (".hydra/overrides.yaml", "", "must be a list"), (".hydra/overrides.yaml", "{a: 1}", "must be a list"),
+     (".hydra/overrides.yaml", "- a: [", "must be a list")],
+)  # fmt: skip
+def test_a_damaged_file_of_a_run_is_told(begin, go_on, name, content, text):
+    folder = begin()
+    (folder / name).write_text(content)
+    with pytest.raises(Mistake, match=text) as told:
+        go_on(folder)
+    assert name in str(told.value)

@@ -46,7 +46,6 @@ def configure(composer, data, tiny_model, tmp_path):
     base = {
         "lab.dataset.dir": str(data),
         "lab.model.path": str(tiny_model),
-        "lab.run_dir": str(tmp_path),
     }
     groups = {path.name for path in names.CONF.iterdir() if path.is_dir()}
 
@@ -60,6 +59,7 @@ def configure(composer, data, tiny_model, tmp_path):
         hydra = HydraConfig.instance().cfg
         with read_write(hydra.hydra), open_dict(hydra.hydra):
             hydra.hydra.overrides.task = list(overrides)
+            hydra.hydra.runtime.output_dir = str(tmp_path)
         return config
 
     return make

@@ -136,5 +136,3 @@ def test_resume_takes_the_overrides_of_the_run(tmp_path):
     (tmp_path / "resolved.yaml").write_text("")
     expected = ["algo=ppo", f"hydra.run.dir={tmp_path}", "trainer.total_training_steps=9"]
     assert names.check_argv([f"resume={tmp_path}", "trainer.total_training_steps=9"]) == expected
-    with pytest.raises(Mistake, match="holds a run already"):
-        names.check_argv([f"hydra.run.dir={tmp_path}"])

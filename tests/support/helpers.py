@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -29,6 +30,52 @@ LEFT = re.compile(
 def resolved(config) -> dict:
     """A config as a plain dict with every interpolation resolved."""
     return OmegaConf.to_container(config, resolve=True)
+
+
+# launch.py without verl: all before and after the child process, and of that what its Hydra makes of the command
+WITHOUT_VERL = """
+import runpy, subprocess, sys, time
+from launcher import child, supervisor
+
+COMPOSES = '''
+import hydra
+@hydra.main(config_path="conf", config_name="x", version_base=None)
+def main(config):
+    print("verl runs in", config.lab.run_dir, hydra.core.hydra_config.HydraConfig.get().runtime.output_dir)
+main()
+'''
+
+def run(config, run_dir):
+    command = child.command(config, run_dir, "/tmp/x", None)
+    rest = command[command.index(config.lab.trainer.entry) + 1 :]
+    rest = [word for word in rest if "job_logging" not in word]  # it is of verl's own tree
+    with open(run_dir / "log.txt", "a") as log:
+        process = supervisor.started([sys.executable, "-c", COMPOSES, *rest], child.environment(config), log)
+        code = process.wait()
+    while (run_dir.parent / "wait").exists():
+        time.sleep(0.05)
+    return code
+
+child.run = run
+sys.argv[0] = "launch.py"
+runpy.run_path(str(child.ROOT / "launch.py"), run_name="__main__")
+"""
+
+
+def begin_without_verl(*args, **popen) -> subprocess.Popen:
+    """A start of launch.py whose child process composes the config and trains nothing; while a file `wait` lies
+    beside the run's folder, it doesn't end."""
+    command = [sys.executable, "-c", WITHOUT_VERL, *map(str, args)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=env, text=True, **{"cwd": ROOT, **pipes, **popen})
+
+
+def launch_without_verl(*args) -> subprocess.CompletedProcess:
+    """The same, to its end."""
+    with begin_without_verl(*args) as process:
+        out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def heed_ctrl_c() -> None:

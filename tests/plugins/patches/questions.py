@@ -134,6 +134,16 @@ def metrics_file():
     return [json.loads(line)["step"] for line in lines]
 
 
+def loggers():
+    """Which loggers a run has whose trainer.logger names one, as text and as a list."""
+    from verl.utils.tracking import Tracking
+
+    return [
+        sorted(Tracking("p", "e", default_backend=named).logger)
+        for named in ("console", ["console"])
+    ]
+
+
 def step_time():
     from verl.utils.tracking import Tracking
 
@@ -364,7 +374,7 @@ def validation():
 
 QUESTIONS = [
     process_group, vllm, missing, value_model, value_models_name, value_models_adapter, saved_adapter,
-    metrics_file, step_time, log_probs_float32, log_probs_bfloat16,
+    metrics_file, loggers, step_time, log_probs_float32, log_probs_bfloat16,
     log_probs_of_nothing, poll, sft_order, platform,
     pinned_memory, server_methods, reward_parts, dumped, nothing_graded, gdpo, otb, remax, validation,
 ]  # fmt: skip

@@ -64,6 +64,11 @@ def test_verls_file_logger_forgets_the_past(without, patched):
     assert patched["metrics_file"] == [1, 2]
 
 
+def test_verl_writes_no_metrics_file_unless_asked(without, patched):
+    assert without["loggers"] == [["console"]] * 2
+    assert patched["loggers"] == [["console", "file"]] * 2
+
+
 def test_the_replay_buffer_polls_every_two_seconds(without, patched):
     assert without["poll"] == 2.0
     assert patched["poll"] == 0.05

@@ -162,3 +162,17 @@ def test_groups_are_judged_by_acc_or_else_by_score(score):
         info = score(f"def score(**row): return {result}", overrides=judged)["reward_extra_info"]
         assert info["acc_or_score"] == value
     assert "acc_or_score" not in score("def score(**row): return 1.0")["reward_extra_info"]
+
+
+def test_a_scored_sample_is_a_sign_of_life(score, tmp_path, monkeypatch):
+    """The watchdog reads it off the time of metrics.jsonl; a run whose folder isn't here has none."""
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("mine")
+    os.utime(file, (1, 1))
+    body = "def score(**_): return 0.5"
+    monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(file))
+    assert score(body)["reward_score"] == 0.5
+    assert file.stat().st_mtime > 1 and file.read_text() == "mine"
+    monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(tmp_path / "nowhere/metrics.jsonl"))
+    assert score(body)["reward_score"] == 0.5
+    assert not (tmp_path / "nowhere").exists()
