@@ -35,6 +35,8 @@ def hub_file(path: str, name: str) -> Path | None:
 
 def file_of(path: str, name: str) -> Path | None:
     """A file of a model: in its folder, or in the hub's cache; None if it is not on this machine."""
+    if not path:
+        return None  # another check says so
     folder = Path(path)
     if folder.is_dir():
         return folder / name if (folder / name).is_file() else None

@@ -207,6 +207,9 @@ def misfit(one: Value) -> str | None:
         return None
     if kind in ("int", "float") and not (math.isfinite(value) and abs(value) <= LARGEST):
         return f"{name}={shown(value)} is no number to calculate with: it is too large."
+    words_alone = looked_up(dict.fromkeys(MAY_BE_ONE, True), place.path)
+    if kind == "list" and words_alone and any(not isinstance(word, str) for word in value):
+        return f"{name}={shown(value)} must be a list of words."
     if not kinds or kind in kinds or (kind == "int" and "float" in kinds):
         return None
     if kind in ("int", "float") and "str" in kinds:
@@ -314,9 +317,10 @@ def faults(config: DictConfig) -> list[str]:
     Where text is meant, a number is written as text: the config is changed.
     """
     for key in ("lab", "lab.trainer"):
-        if not OmegaConf.is_dict(OmegaConf.select(config, key)):
+        node = OmegaConf.select(config, key)
+        if not OmegaConf.is_dict(node):
             return [f"{key} is a group of settings; set one of them, as {key}.NAME=VALUE."]
-    if given("lab.trainer"):
+    if given("lab.trainer") or not {"kind", "unused"} <= set(node):
         return ["lab.trainer.* says what a trainer is, and is no setting: choose algo=."]
     found = all_values(config)
     if types := wrong_types(found):

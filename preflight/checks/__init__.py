@@ -78,7 +78,7 @@ def checks(modules: tuple[str, ...] = DEFAULT) -> dict[str, Check]:
 
 def skipped(config: DictConfig) -> set[str]:
     """Names of the checks that `lab.preflight.skip` leaves out, in full."""
-    chosen = config.lab.preflight
+    chosen = config.lab.get("preflight") if isinstance(config.lab, DictConfig) else None
     given = chosen.get("skip") if isinstance(chosen, DictConfig) else None
     given = [given] if isinstance(given, str) else given
     given = given if isinstance(given, ListConfig | list) else []  # check_values says what is wrong

@@ -39,7 +39,7 @@ MISTAKES = {
         ([f"{A}.hybrid_engine=false"], "it is read with separate_async"),
         ([f"{ROLLOUT}.val_kwargs.temperature=0", f"{ROLLOUT}.val_kwargs.top_k=50"], "takes the likeliest token"),
     ],
-    "check_words": [
+    "check_unread_words": [
         (["lab.model.rl_lr=1e-5", LORA], "lab.model.rl_lr does nothing in this run: lab.model.rl_lr_lora is read"),
         (["lab.model.rl_lr_lora=1e-5"], "lab.model.rl_lr is read (lab.lora_rank=0)"),
         (["lab.hw.sft_batch_size=16"], "lab.hw.sft_batch_size does nothing in this run"),
@@ -72,7 +72,7 @@ MISTAKES = {
         ([LORA, f"{A}.model.target_modules=all_linear"], "write all-linear"),
         ([LORA, f"{A}.model.target_modules=[q_proj,v_prj]"], "Did you mean v_proj?"),
     ],
-    "check_lengths": [
+    "check_long_rows": [
         (["algo=sft", "data.max_length=1"], "none is left"),
     ],
 }  # fmt: skip
@@ -180,23 +180,27 @@ def test_long_prompts_that_are_kept(configure, tmp_path):
     file = tmp_path / "rows.parquet"
     pq.write_table(pa.Table.from_pylist([RL_ROW, long] * 3), file)
     kept = configure(f"data.train_files={file}", "data.filter_overlong_prompts=false")
-    assert "vLLM refuses them" in caught("check_lengths", kept)
-    assert all_checks()["check_lengths"](configure(f"data.train_files={file}")) is None
+    assert "vLLM refuses them" in caught("check_long_rows", kept)
+    assert all_checks()["check_long_rows"](configure(f"data.train_files={file}")) is None
     pq.write_table(pa.Table.from_pylist([long] * 3), file)
-    assert "none is left" in caught("check_lengths", configure(f"data.train_files={file}"))
+    assert "none is left" in caught("check_long_rows", configure(f"data.train_files={file}"))
 
 
 def test_the_first_answers_are_scored(configure, tmp_path):
     """What a run would find out at its first step."""
-    reward = tmp_path / "mine.py"
-    path = f"reward.custom_reward_function.path={reward}"
-    reward.write_text("import nobody_has_this\n\n\ndef compute_score(**_):\n    return 1\n")
+
+    def written(text: str) -> str:
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.py"
+        file.write_text(text)
+        return f"reward.custom_reward_function.path={file}"
+
+    path = written("import nobody_has_this\n\n\ndef compute_score(**_):\n    return 1\n")
     assert "nobody_has_this" in caught("check_first_answers", configure(path))
-    reward.write_text(
+    path = written(
         "def compute_score(data_source, solution_str, ground_truth, extra_info):\n    return answre\n"
     )
     assert "answre" in caught("check_first_answers", configure(path))
-    reward.write_text("def compute_score(**_):\n    return {'score': 1.0, 'acc': 1.0}\n")
+    path = written("def compute_score(**_):\n    return {'score': 1.0, 'acc': 1.0}\n")
     filtered = ["algo=dapo", path, "algorithm.filter_groups.metric=accuracy"]
     assert "the reward returns acc" in caught("check_first_answers", configure(*filtered))
     for good in ([path], [*filtered[:2], "algorithm.filter_groups.metric=acc"], ["reward=none"]):
