@@ -4,6 +4,10 @@ import ast
 import importlib
 import importlib.util
 import os
+import subprocess
+import symtable
+import sys
+import tokenize
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +17,16 @@ from preflight.facts import is_sft
 from preflight.mistakes import nearest, unknown
 from preflight.names import ROOT
 
+IMPORT_S = 20  # for a file whose text does not say whether it has the function
+ABSENT = 3
+IMPORT = f"""
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("reward_file", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+sys.modules["reward_file"] = module
+spec.loader.exec_module(module)
+sys.exit(0 if callable(getattr(module, sys.argv[2], None)) else {ABSENT})
+"""
 ROW = ("data_source", "solution_str", "ground_truth", "extra_info")  # verl gives these itself
 
 
@@ -37,7 +51,10 @@ def own_reward(config: DictConfig) -> tuple[ModuleType, dict] | None:
 
 
 def file_fault(config: DictConfig) -> str | None:
-    """What is wrong with its file: it is not there, not Python, or doesn't have the function. It is not run."""
+    """What is wrong with its file: it is not there, not Python, or doesn't have the function.
+
+    It is run only where its text does not say whether it has the function (`from x import *`).
+    """
     function = chosen(config)
     if function is None:
         return None
@@ -49,13 +66,28 @@ def file_fault(config: DictConfig) -> str | None:
     if not Path(path).is_file():
         return f"no reward file {path}"
     try:
-        tree = ast.parse(Path(path).read_text(), filename=path)
+        source = decoded(Path(path))
+        names = names_in(source, path)
     except SyntaxError as error:
-        return f"{os.path.relpath(path)}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
-    names = set(names_in(tree))
-    if function.name not in names:
-        return f"{os.path.relpath(path)} has no function {function.name!r}.{nearest(function.name, names)}"
+        return f"{shown(path)}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
+    if function.name not in names and (why := missing(path, function.name)):
+        return f"{shown(path)} {why}{nearest(function.name, names)}"
     return None
+
+
+def shown(path: str) -> str:
+    """A path as a message says it: relative, if that is inside of the working folder."""
+    near = os.path.relpath(path)
+    return path if near.startswith("..") else near
+
+
+def decoded(path: Path) -> str:
+    """The text of a Python file, by its own coding line. Raises SyntaxError if it is no text."""
+    try:
+        with tokenize.open(path) as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise SyntaxError(str(error), (str(path), 1, 0, "")) from error
 
 
 def source_of(function: DictConfig) -> str | None:
@@ -75,15 +107,38 @@ def file_of_module(module: str) -> str | None:
     return spec.origin if spec else None
 
 
-def names_in(tree: ast.Module):
-    """Names that a module defines, assigns or imports at its top level."""
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node.name
-        elif isinstance(node, ast.Assign):
-            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            yield from (name.asname or name.name for name in node.names)
+def names_in(source: str, path: str) -> set[str]:
+    """Names that a module binds, as Python's own compiler sees them: wherever they stand, in `if` or `try` as well.
+
+    Raises SyntaxError.
+    """
+    module = symtable.symtable(source, path, "exec")
+    return {
+        name.get_name() for name in module.get_symbols() if name.is_assigned() or name.is_imported()
+    }
+
+
+def missing(path: str, name: str) -> str | None:
+    """Whether a file really lacks a name that its text does not bind: it is imported, in a process of its own.
+
+    `from x import *` and `globals()` make names that no reader of the text sees.
+
+    Returns:
+        what is wrong, after the file's name; None if the function is there, or the import takes too long to say.
+    """
+    command = [sys.executable, "-c", IMPORT, path, name]
+    try:
+        done = subprocess.run(
+            command, cwd=os.getcwd(), capture_output=True, text=True, timeout=IMPORT_S
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    if done.returncode == 0:
+        return None
+    if done.returncode == ABSENT:
+        return f"has no function {name!r}."
+    last = done.stderr.strip().splitlines()[-1:] or [f"exit {done.returncode}"]
+    return f"can't be imported: {last[0]}."
 
 
 def options_fault(config: DictConfig) -> str | None:
@@ -106,20 +161,42 @@ def options_fault(config: DictConfig) -> str | None:
         except ValueError as error:
             return f"reward={reward.__name__.rpartition('.')[2]}: {error}"
         return None
-    path = str(source_of(function))
-    known = parameters(ast.parse(Path(path).read_text()), function.name)
-    for name in function.get("reward_kwargs") or {} if known is not None else ():
+    path, given = str(source_of(function)), function.get("reward_kwargs") or {}
+    found = definition(ast.parse(decoded(Path(path))), function.name)
+    if found is None:
+        return None
+    takes = [argument.arg for argument in (*found.args.args, *found.args.kwonlyargs)]
+    lacks = [name for name in ROW if name not in takes]
+    if not found.args.kwarg and (lacks or found.args.posonlyargs):
+        return (f"{shown(path)}: verl calls {function.name} by name, and it takes no {' and no '.join(lacks or ROW)}."
+                f" Write: def {function.name}({', '.join(ROW)}, **options)")  # fmt: skip
+    known = [name for name in takes if name not in ROW]
+    for name in given if not found.args.kwarg else ():
         if name not in known:
-            return f"{os.path.relpath(path)}: {unknown('option', name, known)}"
+            return f"{shown(path)}: {unknown('option', name, known)}"
+    if needed := [name for name in required(found) if name not in (*ROW, *given)]:
+        first = needed[0]
+        return f"{shown(path)}: {function.name} needs {first}: set lab.reward.{first}=..., or give it a default."
     return None
 
 
-def parameters(tree: ast.Module, name: str) -> list[str] | None:
-    """The options of a function: its parameters but for the row's; None if it takes any, or isn't defined here."""
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
-            if node.args.kwarg:
-                return None
-            names = [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
-            return [name for name in names if name not in ROW]
-    return None
+def definition(tree: ast.Module, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    """The one function of this name in a module; None if there is none, several, or a decorator changes it."""
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    inner = {below for node in ast.walk(tree) if isinstance(node, kinds | ast.ClassDef | ast.Lambda)
+             for below in ast.walk(node) if below is not node}  # fmt: skip
+    found = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, kinds) and node.name == name and node not in inner
+    ]
+    return found[0] if len(found) == 1 and not found[0].decorator_list else None
+
+
+def required(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Parameters without a default."""
+    names = [argument.arg for argument in function.args.args]
+    by_name = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+    return names[: len(names) - len(function.args.defaults)] + [
+        a.arg for a, default in by_name if default is None
+    ]

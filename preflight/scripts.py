@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from preflight import hydra_words, names, renamed, strangers
 from preflight.checks import knobs
+from preflight.checks.names import OURS
 from preflight.declared import verls_tree
 from preflight.engines import has_critic
 from preflight.mistakes import Mistake
@@ -204,13 +205,7 @@ class Start:
 
     def todays(self, key: str, value: str, known: list[str]) -> tuple[str, str]:
         """An old key by its new name; ("", "") for one that is gone or unknown, which is told."""
-        if key.startswith(
-            (
-                "ray_kwargs.",
-                "data.apply_chat_template_kwargs",
-                "reward.custom_reward_function.reward_kwargs",
-            )
-        ):
+        if any(key == root or key.startswith(f"{root}.") for root in OURS):
             return key, value
         new = renamed.renamed(key, known)
         why = renamed.why_gone(key)
@@ -222,7 +217,7 @@ class Start:
             if not key.startswith("custom_reward_function"):
                 self.tell(f"{key} → {new}", "its name now")
             return new, value
-        open_dict = next((k for k in known if key.startswith(f"{k}.")), None)
+        open_dict = is_open(verls_tree(self.is_rl), key)
         if why is None and (open_dict or key.startswith("algorithm.")):
             return key, value  # below a dict without keys of its own
         self.tell(
@@ -322,8 +317,9 @@ class Start:
         ]
         nodes = [names.split(word)[1] for word in self.before if word.startswith("--nnodes=")]
         for key, said in (("trainer.n_gpus_per_node", named), ("trainer.nnodes", nodes)):
-            if said and said[-1].isdigit():
-                self.given.setdefault(key, said[-1])
+            if said:  # a number that only a run could tell: as many as most scripts of verl have
+                usual = "8" if said is named else "1"
+                self.given.setdefault(key, said[-1] if said[-1].isdigit() else usual)
         if self.value("trainer.n_gpus_per_node") is None:
             self.given["trainer.n_gpus_per_node"] = "8"
         wanted = self.value("trainer.n_gpus_per_node")
@@ -500,12 +496,23 @@ class Start:
             self.tell(key, f"does nothing{f': {why}' if why else ''}")
         gone = usual | dead.keys()
         words = [word for word in words if names.split(word)[0] not in gone]
-        preparation = Preparation(names.composed(words))
         here = {*checks.checks(ELSEWHERE), "check_checkpoint_space"}
-        found = preparation.findings(checks.DEFAULT)
-        return words, [
-            one.message for one in found if one.is_wrong and one.name not in here and one.message
-        ]
+        while True:
+            found = Preparation(names.composed(words)).findings(checks.DEFAULT)
+            wrong = [
+                one.message
+                for one in found
+                if one.is_wrong and one.name not in here and one.message
+            ]
+            idle = {line.split(" ")[0]: line for line in wrong if " does nothing" in line}
+            kept = [word for word in words if names.split(word)[0] not in idle]
+            if kept == words:
+                return words, wrong
+            for word in words:
+                if word not in kept:
+                    key = names.split(word)[0]
+                    self.tell(key, idle[key].removeprefix(f"{key} ").removesuffix("."))
+            words = kept
 
     def unsaid(self, config: DictConfig) -> Iterator[str]:
         """What the chosen algorithm sets, the script leaves to verl, and verl sets otherwise."""
@@ -544,6 +551,18 @@ def settings(group: str, option: str) -> dict[str, object]:
         if not isinstance(value, dict):
             found[f"{prefix}.{key}".strip(".")] = value
     return found
+
+
+def is_open(tree: DictConfig, key: str) -> bool:
+    """Whether a key stands in a dict that verl's tree leaves empty, for anybody's keys (`engine_kwargs.vllm`)."""
+    node = tree
+    for name in key.split(".")[:-1]:
+        if name not in node:
+            return False
+        node = node._get_node(name)
+        if node._is_none() or not OmegaConf.is_dict(node) or not len(node):
+            return node._is_none() or OmegaConf.is_dict(node)
+    return False
 
 
 def reward_option(key: str) -> str | None:

@@ -326,14 +326,16 @@ class Script:
         if inner.type not in ("simple_expansion", "expansion"):
             return None
         text = _text(inner)
+        items: list[str] | None = None
         if text in ("$@", "$*", "${@}", "${*}"):
-            return list(self.arguments)
-        if slice_ := re.fullmatch(r"\$\{[@*]:(\d+)\}", text):
-            return self.arguments[max(0, int(slice_[1]) - 1) :]
-        if match := re.fullmatch(r"\$\{(\w+)\[[@*]\](?:(?::?\+|:?-).*)?\}", text, re.DOTALL):
+            items = list(self.arguments)
+        elif slice_ := re.fullmatch(r"\$\{[@*]:(\d+)\}", text):
+            items = self.arguments[max(0, int(slice_[1]) - 1) :]
+        elif match := re.fullmatch(r"\$\{(\w+)\[[@*]\](?:(?::?\+|:?-).*)?\}", text, re.DOTALL):
             value = self.values.get(match[1], [])
-            return [value] if isinstance(value, str) else list(value)
-        return None
+            items = [value] if isinstance(value, str) else list(value)
+        joined = node is not inner and "*" in text.partition(":")[0]  # "${X[*]}" is one word
+        return [" ".join(items)] if items is not None and joined else items
 
     def word(self, node) -> str:
         """The text of a word."""

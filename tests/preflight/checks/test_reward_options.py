@@ -5,6 +5,7 @@ from helpers import resolved
 from omegaconf import OmegaConf
 from preflight_helpers import caught
 
+from preflight.checks.files import check_reward_function
 from preflight.checks.reward_options import check_reward_options
 
 KWARGS = "reward.custom_reward_function.reward_kwargs."
@@ -125,3 +126,53 @@ def test_a_misspelt_option_of_a_file_of_ones_own(own):
 def test_a_presets_option_does_not_reach_another_function(own):
     config = own("experiment=demo_grpo", "lab.reward.bonus=0.1")
     assert check_reward_options(config) is None and parts_of(config) == {"bonus": 0.1}
+
+
+BOUND = {  # how a file may come to its function: its text
+    "an annotated name": "from typing import Callable\ncompute_score: Callable = lambda **row: 0.0\n",
+    "below an if": "import os\nif os.sep:\n    def compute_score(**row):\n        return 0.0\n",
+    "in a try": "try:\n    from nobody_has_it import compute_score\nexcept ImportError:\n    compute_score = print\n",
+    "all of a module": "from json import *\nfrom posixpath import *\n",  # the function is join
+    "by its dictionary": "globals()['compute_score'] = lambda **row: 0.0\n",
+    "a byte order mark": "\ufeffdef compute_score(**row):\n    return 0.0\n",
+    "another encoding": "# -*- coding: latin-1 -*-\ndef compute_score(**row):\n    return 0.0  # Stra\xdfe\n",
+}
+
+
+@pytest.mark.parametrize("way", BOUND)
+def test_a_function_that_python_finds_is_found(own, tmp_path, way):
+    text = BOUND[way]
+    config = own(name="join" if "posixpath" in text else "compute_score")
+    (tmp_path / "mine.py").write_bytes(text.encode("latin-1" if "latin" in text else "utf-8"))
+    assert check_reward_function(config) is None
+    assert check_reward_options(config) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("from nobody_has_it import *\n", "can't be imported: ModuleNotFoundError"),
+        ("from json import *\n", "has no function 'compute_score'"),
+        ("def outer():\n    def compute_score(**row): ...\n", "has no function 'compute_score'"),
+        ("compute_scor = print\n", "Did you mean compute_scor?"),
+    ],
+)
+def test_a_file_without_the_function(own, tmp_path, text, said):
+    config = own()
+    (tmp_path / "mine.py").write_text(text)
+    assert said in caught("check_reward_function", config)
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        ("a, b", "it takes no data_source and no solution_str"),
+        ("data_source, solution_str, ground_truth", "it takes no extra_info"),
+        ("data_source, solution_str, ground_truth, extra_info, tokenizer", "needs tokenizer"),
+        ("data_source, solution_str, ground_truth, extra_info, /", "calls compute_score by name"),
+    ],
+)
+def test_a_function_that_could_not_be_called(own, tmp_path, head, said):
+    config = own()
+    (tmp_path / "mine.py").write_text(f"def compute_score({head}):\n    return 0.0\n")
+    assert said in caught("check_reward_options", config)
