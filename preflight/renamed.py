@@ -111,6 +111,8 @@ def moved(key: str, known: Iterable[str]) -> str | None:
 
 
 def why_gone(key: str) -> str | None:
-    """Why a key of an earlier release has no successor ("" if there's nothing to say); None if it isn't one."""
+    """Why a key of verl has no equivalent ("" if there's nothing to say); None if it isn't such a key."""
+    if "megatron" in key.split("."):
+        return "this project trains with FSDP"
     old, gone = _longest(key, RENAMED), _longest(key, GONE)
     return GONE[gone] if gone and (old is None or len(gone) > len(old)) else None

@@ -414,12 +414,19 @@ class Start:
         if variables := [name for name in self.command.variables if not names.SECRET.search(name)]:
             self.told.append(f"variables of the script: {', '.join(sorted(variables))}. Those of your shell count here;"
                              " +lab.env.NAME=VALUE brings one to all processes")  # fmt: skip
-        own = {names.split(arg)[0] for arg in self.ours}
+        own = {key for arg in self.ours for key in (names.split(arg)[0], f"+{names.split(arg)[0]}")}
         mine = [arg for arg in self.ours if names.split(arg)[0] not in self.chosen]
+        chosen = [at_once(f"{key}={text}") for key, text in lab.items() if key not in own]
+        config = names.composed([*base, *chosen, *mine])
+        follow = [  # verl's or conf/'s own formulas give the same
+            key
+            for key, text in verl.items()
+            if key[0] != "+" and plain(OmegaConf.select(config, key)) == plain(parsed(text))
+        ]
+        same |= {key: verl.pop(key) for key in follow}
         words = [
-            at_once(f"{key}={text}")
-            for key, text in (lab | verl).items()
-            if names.split(key)[0] not in own
+            *chosen,
+            *(at_once(f"{key}={text}") for key, text in verl.items() if key not in own),
         ]
         config = names.composed([*base, *words, *mine])
         changed = [  # by another word of the script

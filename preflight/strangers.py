@@ -22,7 +22,11 @@ def unknown_keys(overrides: list[str]) -> list[str]:
     chosen = [arg for arg in overrides if key_of(arg) in groups()]
     config = composed(chosen)
     keys = [arg for arg in overrides if arg not in chosen and arg[0] not in "+~"]
-    strange = [arg for arg in keys if not has(config, key_of(arg))]
+    strange = [
+        arg
+        for arg in keys
+        if not has(config, key_of(arg)) or key_of(arg).partition(".")[0] in renamed.LEGACY
+    ]
     known = keys_of(config)
     lines = [strangers([key_of(arg) for arg in strange], known, overrides)]
     try:
@@ -65,7 +69,7 @@ def meant(key: str, known: list[str], overrides: list[str]) -> str:
     if new := renamed.renamed(key, read):
         return f"It is {new} now."
     if (why := renamed.why_gone(key)) is not None:
-        return f"verl has it no more{why and f': {why}'}."
+        return f"It has no equivalent{why and f': {why}'}."
     if owner := owner_of(key):
         return f"It is a key of {owner}."
     if not key.startswith("lab.") and (new := renamed.moved(key, read)):

@@ -19,6 +19,14 @@ def launch(*args: str, cwd: Path = ROOT, python: tuple = ()) -> subprocess.Compl
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
+@pytest.fixture
+def fresh(tmp_path):
+    """launch.py of a copy of the project without data, as after a clone."""
+    for folder in ("conf", "launcher", "preflight", "plugins", "rewards", "algos", "data_prep"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    return shutil.copy2(ROOT / "launch.py", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("args", "text"),
     [
@@ -30,6 +38,15 @@ def launch(*args: str, cwd: Path = ROOT, python: tuple = ()) -> subprocess.Compl
         (["resume=/nowhere"], "no run there"),
         (["trainer.n_gpus_per_node=${nothing}"], "nothing"),
         (["hydra.run.dir=/proc/no/such"], "error:"),
+        (
+            ["critic.model.fsdp_config.param_offload=1", "datta.x=1"],
+            "critic.fsdp.param_offload now",
+        ),
+        (["algo=sft", "actor_rollout_ref.rollout.n=4"], "It is a key of RL"),
+        (["--from-script", "nothing.sh"], "No such file"),
+        (["--shell-completion"], "install=bash"),
+        (["algo=grpo", "algo=ppo"], "given twice"),
+        (["hydra.job.chdir=true"], "leave it out"),
     ],
 )
 def test_a_mistake_is_told_in_three_lines_with_status_2(args, text, tmp_path):
@@ -77,6 +94,46 @@ def test_switches_may_stand_anywhere():
     assert config["trainer"]["n_gpus_per_node"] == 2
 
 
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["algo=ppo", "--cfg", "job", "--package", "critic.optim"], "lr_scheduler_type"),
+        (["algo=ppo", "--info", "searchpath"], "hydra.searchpath"),
+        (["--shell-completion", "install=bash"], "complete"),
+        (["+ray_kwargs.ray_init.runtime_env.env_vars.X=7", "--cfg", "job"], "X: 7"),
+    ],
+)
+def test_hydras_own_switches(args, text):
+    done = launch(*args)
+    assert done.returncode == 0 and text in done.stdout, done.stderr
+
+
+def test_a_script_of_verl_is_translated_from_standard_input(tmp_path):
+    text = "python3 -m verl.trainer.main_ppo algorithm.adv_estimator=rloo trainer.n_gpus_per_node=1"
+    command = [sys.executable, str(ROOT / "launch.py"), "--from-script", "-"]
+    done = subprocess.run(
+        command, cwd=tmp_path, input=text, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "python launch.py \\\n    algo=rloo" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_presets_data_are_found_from_another_folder(tmp_path, fresh):
+    """`data/NAME` of a preset is the project's; the run's folder is where the user is."""
+    made = tmp_path / "data/sql_demo"
+    made.mkdir(parents=True)
+    for name in ("train", "val"):
+        (made / f"{name}.parquet").touch()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    command = [sys.executable, fresh, "--cfg", "job", "--resolve"]
+    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=120)
+    assert yaml.safe_load(done.stdout)["data"]["train_files"] == str(made / "train.parquet"), (
+        done.stderr
+    )
+
+
 def test_a_run_is_not_overwritten(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
@@ -93,14 +150,6 @@ def test_a_sweep_goes_on_after_a_failed_job_and_prints_a_table(tmp_path):
     assert done.returncode == 2
     assert len(re.findall(r"^ +[01] .*exit 2", done.stdout, re.MULTILINE)) == 2, done.stdout
     assert "lab.model.path=/nowhere/b" in done.stdout
-
-
-@pytest.fixture
-def fresh(tmp_path):
-    """launch.py of a copy of the project without data, as after a clone."""
-    for folder in ("conf", "launcher", "preflight", "plugins", "rewards", "algos", "data_prep"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    return shutil.copy2(ROOT / "launch.py", tmp_path)
 
 
 def test_the_first_start_says_which_two_commands_come_before_it(fresh, tmp_path):

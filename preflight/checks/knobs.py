@@ -143,11 +143,13 @@ def fixed_sizes(config: DictConfig) -> Iterator[tuple[str, str]]:
 
 def joined(found: Iterable[tuple[str, str]]) -> str:
     """One line for all of them; "" if there are none."""
-    said = [(key, reason or "verl 0.9.1 never reads it") for key, reason in found]
-    if len(said) > 1:
-        each = ", ".join(f"{key} ({reason})" for key, reason in said)
-        return f"{len(said)} settings do nothing: {each}."
-    return "".join(f"{key} does nothing: {reason}." for key, reason in said)
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in found:
+        by_reason.setdefault(reason or "verl 0.9.1 never reads it", []).append(key)
+    if sum(map(len, by_reason.values())) > 1:
+        each = "; ".join(f"{', '.join(keys)} ({reason})" for reason, keys in by_reason.items())
+        return f"{sum(map(len, by_reason.values()))} settings do nothing: {each}."
+    return "".join(f"{keys[0]} does nothing: {reason}." for reason, keys in by_reason.items())
 
 
 def check_unread(config: DictConfig) -> str | None:

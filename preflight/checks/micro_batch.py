@@ -57,11 +57,10 @@ def check_old_micro_batches(config: DictConfig) -> str | None:
     keys = [f"{A}.actor.ppo_micro_batch_size", f"{A}.rollout.log_prob_micro_batch_size"]
     keys += [f"{A}.ref.log_prob_micro_batch_size"] if has_reference(config) else []
     keys += ["critic.ppo_micro_batch_size"] if has_critic(config) else []
-    for key in keys:
-        if OmegaConf.select(config, key) is not None:
-            return (
-                f"{key} is a key of old releases: set {key}_per_gpu instead, the size on one GPU."
-            )
+    if old := [key for key in keys if OmegaConf.select(config, key) is not None]:
+        new = [f"{key}_per_gpu" for key in old]
+        are = "is a key" if len(old) == 1 else "are keys"
+        return f"{', '.join(old)} {are} of old releases: set {', '.join(new)} instead, the size on one GPU."
     return None
 
 

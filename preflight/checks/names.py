@@ -91,7 +91,7 @@ def check_unknown_keys(config: DictConfig) -> str | None:
     def strangers(node: DictConfig, known: DictConfig, prefix: str):
         for key in node:
             path = f"{prefix}{key}"
-            if path in OURS or path in config.lab.trainer.unused:
+            if path in (*OURS, *renamed.LEGACY, *config.lab.trainer.unused):
                 continue
             if key not in known:
                 yield f"unknown key {path!r}: verl has no such key, and would not read it.{nearest(key, known)}"

@@ -134,6 +134,12 @@ def test_a_script_of_arrays(one):
     assert "balance" not in "\n".join(found.told)
 
 
+def test_what_follows_from_another_key_is_not_repeated(one):
+    again = f"{R}.log_prob_max_token_len_per_gpu=20000 {F}.log_prob_max_token_len_per_gpu=20000"
+    found = one(NEW.replace("trainer.balance_batch=True", again))
+    assert found.words == one(NEW).words and "lab.hw.tokens_per_gpu=20000" in found.words
+
+
 def test_a_script_of_sft(one):
     found = one(SFT)
     assert {"algo=sft", "model=qwen2_5_0_5b", "hw=h100x8", "lab.lora_rank=8", "lab.epochs=2",

@@ -27,10 +27,11 @@ def told(*overrides: str) -> str:
         (["critic.model.fsdp_config.param_offload=true"], "It is critic.fsdp.param_offload now"),
         (["actor_rollout_ref.rollout.update_weights_bucket_megabytes=1"],
          "It is actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes now"),
-        (["trainer.use_legacy_worker_impl=auto"], "verl has it no more: there is one kind of worker"),
+        (["trainer.use_legacy_worker_impl=auto"], "It has no equivalent: there is one kind of worker"),
+        (["actor_rollout_ref.actor.megatron.tensor_model_parallel_size=2"], "this project trains with FSDP"),
         (["algo=sft", "ulysses_sequence_parallel_size=2"], "It is engine.ulysses_sequence_parallel_size now"),
         (["algo=sft", "model.partial_pretrain=x"], "It is model.path now"),
-        (["algo=sft", "data.response_key=x"], "verl has it no more: SFT reads conversations now"),
+        (["algo=sft", "data.response_key=x"], "It has no equivalent: SFT reads conversations now"),
     ],
 )  # fmt: skip
 def test_what_an_unknown_key_may_be(overrides, said):

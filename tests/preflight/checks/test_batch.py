@@ -71,6 +71,8 @@ MISTAKES = {
     ],
     "check_old_micro_batches": [
         ([f"{ACTOR}.ppo_micro_batch_size=4"], f"set {ACTOR}.ppo_micro_batch_size_per_gpu instead"),
+        ([f"{ACTOR}.ppo_micro_batch_size=4", f"{ROLLOUT}.log_prob_micro_batch_size=4"],
+         f"{ACTOR}.ppo_micro_batch_size, {ROLLOUT}.log_prob_micro_batch_size are keys of old releases"),
         (["algo=ppo", "critic.ppo_micro_batch_size=4"], "set critic.ppo_micro_batch_size_per_gpu instead"),
     ],
     "check_dynamic_batches": [

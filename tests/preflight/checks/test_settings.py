@@ -109,7 +109,7 @@ MISTAKES = {
         (["algo=sft", "data.balance_dp_token=true"], "does nothing: verl 0.9.1 never reads it."),
         (
             [f"{ACTOR}.grad_clip=0.5", f"{ACTOR}.use_prefix_grouper=true"],
-            f"2 settings do nothing: {ACTOR}.grad_clip (set {ACTOR}.optim.clip_grad), {ACTOR}.use_prefix_grouper (",
+            f"2 settings do nothing: {ACTOR}.grad_clip (set {ACTOR}.optim.clip_grad); {ACTOR}.use_prefix_grouper (",
         ),
         ([f"{ACTOR}.ppo_micro_batch_size_per_gpu=4"], "batches are dynamic: lab.hw.tokens_per_gpu"),
         (["algo=sft", "data.micro_batch_size_per_gpu=4"], "batches are dynamic"),
