@@ -4,7 +4,14 @@ A prompt is rendered by the model's chat template up to where the assistant begi
 covered: tools and images, of which the template makes more than the messages.
 """
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
+
+TEMPLATES = Path(__file__).parent / "_templates"
+GENERATION = re.compile(
+    r"{%-?\s*(end)?generation\s*-?%}"
+)  # of transformers: which part is the assistant's
 
 
 def render(
@@ -41,3 +48,31 @@ def render_answered(
         raise ValueError("the chat template renders a prompt in another way once it is answered")
     tail, end = whole[len(head) :].rstrip(), tokenizer.eos_token
     return head, tail if tail.endswith(end) else tail + end
+
+
+def template_text(name: str) -> str:
+    """A chat template: of default, chatml or llama, or of a file.
+
+    Raises ValueError if there is none, or if it is not Jinja.
+    """
+    import jinja2
+
+    file = TEMPLATES / f"{name}.jinja"
+    file = file if file.is_file() else Path(name).expanduser()
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
+        raise ValueError(f"no template {name}: {known}, or a file with a Jinja template")
+    try:
+        text = file.read_text(encoding="utf-8")
+        jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(GENERATION.sub("", text))
+    except UnicodeDecodeError:
+        raise ValueError(f"template {name} is not UTF-8") from None
+    except jinja2.TemplateSyntaxError as error:
+        raise ValueError(f"template {name}, line {error.lineno}: {error.message}") from None
+    if "messages" not in text:
+        raise ValueError(f"template {name} has no `messages` in it: it is no chat template")
+    if "${" in text:
+        raise ValueError(
+            f"template {name} has '${{' in it, which a config can't hold: write {{{{ '$' + '{{' }}}}"
+        )
+    return text

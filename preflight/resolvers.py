@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
+from data_prep._chat import template_text
 from launcher.checkpoints import NoCheckpoint, checkpoint, step_model
 from preflight import machine
 from preflight.facts import verl_folder
@@ -83,6 +84,7 @@ def register() -> None:
         "run_dir": run_dir,
         "path": absolute,
         "model_path": model_path,
+        "template": lambda name: template_text(name) if name else None,
         "ray_address": ray_address,
         "is": lambda a, b: a == b,
         "if": lambda condition, then, otherwise: then if condition else otherwise,

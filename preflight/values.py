@@ -33,7 +33,7 @@ BY_NAME = {
     "batch_size": "int", "batch_size_per_gpu": "int", "seed": "int", "num_cpus": "float", "num_gpus": "float",
     "ray_gpus": "int", "timeout_s": "float", "path": "str", "_dir": "str", "name": "str", "_dtype": "str",
     "data.tokenizer": "str", "attn_implementation": "str", "reward_kwargs": "dict", "external_lib": "str",
-    "ray_init.address": "str",
+    "chat_template": "str", "ray_init.address": "str",
 }  # fmt: skip
 MAY_BE_NULL = ("memory_mib", "train_files", "val_files")
 MAY_BE_ONE = ("train_files", "val_files", "logger", "lab.loggers", "preflight.skip", "save_contents", "load_contents",
@@ -167,10 +167,9 @@ def value_at(place: Place) -> Value:
     try:
         return Value(place, node._get_parent()[place.path.rpartition(".")[2]], is_calculated=True)
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        return Value(
-            place, None, True, f"{place.path}: {node._value()} can't be calculated: {reason}"
-        )
+        reason = str(error).splitlines()[0].rpartition("raised while resolving interpolation: ")[2]
+        keys = ", ".join(re.findall(r"\$\{([a-z][\w.]+)\}", node._value())) or place.path
+        return Value(place, None, True, f"{keys}: {reason}")
 
 
 def shown(value: Any) -> str:

@@ -111,11 +111,15 @@ def check_chat_template(config: DictConfig) -> str | None:
     model = OmegaConf.select(config, key)
     path = model.tokenizer_path or trained(config)
     settings = file_of(path, "tokenizer_config.json")
-    if model.custom_chat_template or settings is None:
+    if given := model.custom_chat_template:
+        if "messages" not in given:
+            return f"{key}.custom_chat_template is a template's text, and no file: set lab.model.chat_template=FILE."
+        return None
+    if settings is None:
         return None
     if "chat_template" in json.loads(settings.read_text()) or any(
         file_of(path, t) for t in TEMPLATES
     ):
         return None
     return (f"{path} has no chat template ({', '.join(TEMPLATES)}, or one in tokenizer_config.json): take its Instruct"
-            f" version, or set {key}.custom_chat_template.")  # fmt: skip
+            f" version, or set lab.model.chat_template=FILE (or chatml, llama, default).")  # fmt: skip

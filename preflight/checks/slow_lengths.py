@@ -1,5 +1,7 @@
 """Lengths of the data in tokens, with the model's own tokenizer and template, as verl and our trainers count them."""
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -153,3 +155,43 @@ def check_turns(config: DictConfig) -> str | None:
                     " its conversation, and verl stops there: set data.ignore_input_ids_mismatch=true or"
                     " lab.model.chat_template_kwargs.")  # fmt: skip
     return None
+
+
+MARK = re.compile(r"<\|?\w+\|?>|\[/?[A-Z_]{3,}\]")  # <|im_end|>, <s>, [INST]
+
+
+def check_template(config: DictConfig) -> str | None:
+    """A template of one's own: its marks are single tokens, and what ends an answer ends its generation."""
+    if not config.lab.model.chat_template or not tokenizer_is_here(config):
+        return None
+    tokenizer, options = (renderer := Renderer(config)).tokenizer, renderer.options
+    asked, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "answer"}
+    try:
+        head = render(tokenizer, [asked], options)
+        whole = render(tokenizer, [asked, answer], options, prompt=False)
+    except Exception as error:  # whatever a template raises
+        return (
+            f"lab.model.chat_template={config.lab.model.chat_template} can't be rendered: {error}"
+        )
+    if "answer" not in whole:
+        return f"lab.model.chat_template={config.lab.model.chat_template}: an answer is not in what it renders."
+    name = f"lab.model.chat_template={config.lab.model.chat_template}"
+    split = sorted(
+        {mark for mark in MARK.findall(head + whole) if len(token_ids(tokenizer, mark)) != 1}
+    )
+    ends = {tokenizer.eos_token_id, *_generation_ends(trained(config))}
+    closing = whole.rpartition("answer")[2]
+    if not ends.intersection(token_ids(tokenizer, closing)):
+        return (f"{name}: after an answer it writes {closing!r}, and generation ends at {tokenizer.eos_token!r}:"
+                " answers would never end. End them with that token.")  # fmt: skip
+    if split:
+        return Note(
+            f"the tokenizer has no token for {', '.join(split)} of the template: each is several tokens."
+        )
+    return None
+
+
+def _generation_ends(path: str) -> list[int]:
+    file = file_of(path, "generation_config.json")
+    ends = json.loads(file.read_text()).get("eos_token_id") if file else None
+    return ends if isinstance(ends, list) else [ends]

@@ -44,6 +44,7 @@ MISTAKES = [  # overrides, and what the line has
     (["lab.hw.attention=null"], "lab.hw.attention=null must be text."),
     (["lab.hw.attention=flash_attn2"], "unknown lab.hw.attention 'flash_attn2'. Did you mean flash_attention_2?"),
     (["critic.loss_agg_mode=token-mena"], "unknown critic.loss_agg_mode 'token-mena'. Did you mean token-mean?"),
+    (["lab.model.chat_template=nope"], "lab.model.chat_template: no template nope: chatml, default, llama"),
     # a range
     (["data.train_batch_size=0"], "data.train_batch_size=0 must be 1 or more."),
     (["trainer.total_training_steps=-1"], "total_training_steps=-1 must be 1 or more."),

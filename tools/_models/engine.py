@@ -12,16 +12,14 @@ import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_prep._chat import render, token_ids
+from data_prep._chat import render, template_text, token_ids
 from preflight.mistakes import Mistake
 from tools._models.naming import Model
 
 ENGINES = ("vllm", "transformers")
 CONTEXT = 4096  # tokens of a prompt, unless more are asked for
-TEMPLATES = Path(__file__).parent / "templates"
 STOPS = {
     "chatml": ("<|im_end|>",),
     "llama": ("<|eot_id|>",),
@@ -164,16 +162,6 @@ def begun(text: str, stops: tuple[str, ...]) -> int:
     return next((n for n in ends if any(stop.startswith(text[-n:]) for stop in stops)), 0)
 
 
-def template_of(name: str) -> str:
-    """A chat template: default, chatml, llama, or the text of a file. Raises Mistake."""
-    file = TEMPLATES / f"{name}.jinja"
-    file = file if file.is_file() else Path(name)
-    if not file.is_file():
-        known = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
-        raise Mistake(f"no template {name}: {known}, or a file with a Jinja template")
-    return file.read_text(encoding="utf-8")
-
-
 def load_tokenizer(model: Model, settings: Settings):
     """The model's tokenizer, with the template that was asked for. Raises Mistake."""
     from transformers import AutoTokenizer
@@ -190,7 +178,10 @@ def load_tokenizer(model: Model, settings: Settings):
     ]:  # made of a folder without its files
         raise Mistake(f"no tokenizer for {model.said}: tokenizer.json is missing")
     if settings.template:
-        tokenizer.chat_template = template_of(settings.template)
+        try:
+            tokenizer.chat_template = template_text(settings.template)
+        except ValueError as error:
+            raise Mistake(str(error)) from None
     if not tokenizer.chat_template:
         raise Mistake(f"the tokenizer of {model.said} has no chat template: name one, --template chatml (or llama,"
                       " default, a file)")  # fmt: skip

@@ -159,8 +159,16 @@ def test_a_model_without_a_chat_template(configure, tiny_model, tmp_path):
     (model / "chat_template.jinja").unlink()
     here = f"lab.model.path={model}"
     assert "has no chat template" in caught("check_chat_template", configure(here))
-    assert "set model.custom_chat_template" in check(configure(here, "algo=sft"))
-    assert check(configure(here, "actor_rollout_ref.model.custom_chat_template='{{x}}'")) is None
+    assert "set lab.model.chat_template=FILE" in check(configure(here, "algo=sft"))
+    assert (
+        check(configure(here, "actor_rollout_ref.model.custom_chat_template='{{messages}}'"))
+        is None
+    )
+    no_text = "actor_rollout_ref.model.custom_chat_template=qwen.jinja"
+    assert "is a template's text, and no file" in caught(
+        "check_chat_template", configure(here, no_text)
+    )
+    assert check(configure(here, "lab.model.chat_template=chatml")) is None
     settings = json.loads((model / "tokenizer_config.json").read_text())
     (model / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": "{{x}}"}))
     assert check(configure(here)) is None

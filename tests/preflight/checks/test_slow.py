@@ -267,3 +267,22 @@ def test_the_verdict_of_another_process(configure, monkeypatch, tmp_path):
             assert slow_verl.check_verls_verdict(config) is None
         else:
             assert caught("check_verls_verdict", config) == words
+
+
+def test_a_template_of_ones_own(real, tmp_path):
+    """Its answers must end as generation ends; a mark that is no token is told."""
+    turns = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}END\n{% endfor %}"
+    begins = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    file = tmp_path / "own.jinja"
+    key = f"lab.model.chat_template={file}"
+    check = all_checks()["check_template"]
+    file.write_text(turns.replace("END", "<|end|>") + begins)
+    assert "answers would never end" in caught("check_template", real(key))
+    file.write_text(turns.replace("END", "<|im_end|>") + begins)
+    assert check(real(key)) is None and check(real("algo=sft", key)) is None
+    file.write_text(turns.replace("END", "<|im_end|>").replace("<|im_start|>", "<|turn|>") + begins)
+    said = check(real(key))
+    assert isinstance(said, Note) and "no token for <|turn|>" in said
+    file.write_text("{% for m in messages %}{{ m.role }}{% endfor %}")
+    assert "an answer is not in what it renders" in caught("check_template", real(key))
+    assert check(real()) is None

@@ -191,7 +191,7 @@ def test_the_cache_gets_what_is_left():
     assert (
         server.token == 2 * 28 * 2 * 128 * 2
     )  # keys and values of 28 layers, 2 heads of 128, in bf16
-    beside = server.activations + ON_GPU["workspaces"]
+    beside = server.activations + server.graphs + ON_GPU["workspaces"]
     assert server.room(gpu) == pytest.approx(12 * 2**30 - server.weights - beside)
     assert server.concurrent(gpu) == pytest.approx(server.room(gpu) / server.token / 2048)
     assert (
