@@ -185,7 +185,7 @@ def test_keys_that_nobody_reads_are_keys(configure):
         assert [key for key, node in parents.items() if key.rpartition(".")[2] not in node] == []
 
 
-@pytest.mark.parametrize("key", ["trainer.balance_batch=false", "data.return_raw_chat=true"])
+@pytest.mark.parametrize("key", ["trainer.balance_batch=false", "data.return_raw_chat=false"])
 def test_a_dead_key_whose_effect_nobody_misses_is_a_note(configure, key):
     said = noted("check_harmless", configure(key, "data.truncation=left"))
     assert f"{key.partition('=')[0]} (" in said and "2 settings do nothing" in said
