@@ -103,6 +103,19 @@ def parsed(arg: str) -> object:
         return None
 
 
+def first_of_sweep(arg: str) -> str:
+    """The override of the first job of a sweep (`algo=grpo,rloo` → `algo=grpo`); another one as it is."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        override = OverridesParser.create().parse_override(arg)
+        values = override.sweep_string_iterator() if override.is_sweep_override() else None
+        return arg if values is None else f"{arg.partition('=')[0]}={next(iter(values))}"
+    except HydraException:
+        return arg  # Hydra says what it can't read
+
+
 def searched(arg: str) -> list[str]:
     """The places of a `hydra.searchpath=[...]`; none of another override."""
     value = parsed(arg) if key_of(arg) == "hydra.searchpath" else None

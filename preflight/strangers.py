@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from preflight import renamed
 from preflight.declared import verls_tree
-from preflight.hydra_words import key_of
+from preflight.hydra_words import first_of_sweep, key_of
 from preflight.mistakes import Mistake, nearest
 from preflight.names import CONF, composed, groups, keys_of
 
@@ -19,6 +19,7 @@ def unknown_keys(overrides: list[str]) -> list[str]:
     """A line for all keys that the composed config has not; below it what the checks say of the other overrides."""
     from preflight import prepare
 
+    overrides = [first_of_sweep(arg) for arg in overrides if "=glob(" not in arg]
     chosen = [arg for arg in overrides if key_of(arg) in groups()]
     config = composed(chosen)
     keys = [arg for arg in overrides if arg not in chosen and arg[0] not in "+~"]

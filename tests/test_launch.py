@@ -43,6 +43,11 @@ def fresh(tmp_path):
             "critic.fsdp.param_offload now",
         ),
         (["algo=sft", "actor_rollout_ref.rollout.n=4"], "It is a key of RL"),
+        (
+            ["-m", "lab.seeed=1,2", "algo=glob(g*)"],
+            "Did you mean lab.seed?",
+        ),
+        (["-m", "lab.seeed=1,2", "algo=grpo,rloo"], "Did you mean lab.seed?"),
         (["--from-script", "nothing.sh"], "No such file"),
         (["--shell-completion"], "install=bash"),
         (["algo=grpo", "algo=ppo"], "given twice"),
