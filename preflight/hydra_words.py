@@ -8,6 +8,7 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -92,7 +93,7 @@ def own_folders(switches: list[str], overrides: list[str]) -> list[Path]:
     return folders
 
 
-def parsed(arg: str) -> object:
+def parsed(arg: str) -> Any:
     """The value of an override, as Hydra reads it; None if it can't (then it says why)."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException
@@ -166,7 +167,10 @@ def verls_choices() -> list[tuple[str, str]]:
         pairs = [pair for line in listed if isinstance(line, dict) for pair in line.items()]
         plain = dict(pairs)
         for name, value in pairs:
-            found.append((name, re.sub(r"\$\{(\w+)\}", lambda m, of=plain: of[m[1]], str(value))))
+            text = str(value)
+            for other, chosen in plain.items():
+                text = text.replace(f"${{{other}}}", str(chosen))
+            found.append((name, text))
     return found
 
 

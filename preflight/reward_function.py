@@ -162,19 +162,19 @@ def options_fault(config: DictConfig) -> str | None:
             return f"reward={reward.__name__.rpartition('.')[2]}: {error}"
         return None
     path, given = str(source_of(function)), function.get("reward_kwargs") or {}
-    found = definition(ast.parse(decoded(Path(path))), function.name)
-    if found is None:
+    written = definition(ast.parse(decoded(Path(path))), function.name)
+    if written is None:
         return None
-    takes = [argument.arg for argument in (*found.args.args, *found.args.kwonlyargs)]
+    takes = [argument.arg for argument in (*written.args.args, *written.args.kwonlyargs)]
     lacks = [name for name in ROW if name not in takes]
-    if not found.args.kwarg and (lacks or found.args.posonlyargs):
+    if not written.args.kwarg and (lacks or written.args.posonlyargs):
         return (f"{shown(path)}: verl calls {function.name} by name, and it takes no {' and no '.join(lacks or ROW)}."
                 f" Write: def {function.name}({', '.join(ROW)}, **options)")  # fmt: skip
     known = [name for name in takes if name not in ROW]
-    for name in given if not found.args.kwarg else ():
+    for name in given if not written.args.kwarg else ():
         if name not in known:
             return f"{shown(path)}: {unknown('option', name, known)}"
-    if needed := [name for name in required(found) if name not in (*ROW, *given)]:
+    if needed := [name for name in required(written) if name not in (*ROW, *given)]:
         first = needed[0]
         return f"{shown(path)}: {function.name} needs {first}: set lab.reward.{first}=..., or give it a default."
     return None

@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -230,7 +230,7 @@ class Start:
 
     # The groups.
 
-    def value(self, key: str) -> object:
+    def value(self, key: str) -> Any:
         """What the script means by a key: its own value, else verl's default."""
         if key in self.given:
             return parsed(self.given[key])
@@ -440,7 +440,7 @@ class Start:
         told = [*self.told, *self.unsaid(names.composed(words))]
         return Translation(self.command.line, words, told, complaints)
 
-    def is_left_out(self, key: str, text: str, value: object, config: DictConfig) -> bool:
+    def is_left_out(self, key: str, text: str, value: Any, config: DictConfig) -> bool:
         """Whether a key has nothing to say here; it is told if somebody could miss it."""
         if key.startswith("critic.") and not has_critic(config):
             self.tell(key, f"algo={self.chosen['algo']} has no critic")
@@ -475,7 +475,7 @@ class Start:
             return False
         return True
 
-    def derived(self, config: DictConfig, key: str, value: object) -> str | None:
+    def derived(self, config: DictConfig, key: str, value: Any) -> str | None:
         """The key of `lab` that conf/ makes this one of; None if it is more than a copy, or the value is a list."""
         parent, _, name = key.rpartition(".")
         node = OmegaConf.select(config, parent)._get_node(name)
@@ -539,9 +539,9 @@ class Start:
             yield f"algo={algo} sets what the script leaves out; verl's own values: {' '.join(different)}"
 
 
-def settings(group: str, option: str) -> dict[str, object]:
+def settings(group: str, option: str) -> dict[str, Any]:
     """Dotted keys and values that an option writes, with those of the files below it."""
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     place = names.CONF / group / f"{option}.yaml"
     text = place.read_text() if place.is_file() else ""  # what hw=auto finds is in no file
     content = yaml.safe_load(text) or {}
@@ -580,13 +580,13 @@ def reward_option(key: str) -> str | None:
     return None if short == f"{key}=x" else short.partition("=")[0]
 
 
-def parsed(text: str) -> object:
+def parsed(text: str) -> Any:
     """A value of the command line, as Hydra reads it; text that it can't read stays text."""
     value = hydra_words.parsed(f"x={text}")
     return text if value is None and text not in ("null", "") else value
 
 
-def in_brackets(value: object) -> str | None:
+def in_brackets(value: Any) -> str | None:
     """A list of plain words as a command line writes it; None for another value."""
     is_plain = isinstance(value, list) and all(
         re.fullmatch(r"[\w./~-]+", str(item)) for item in value
@@ -594,17 +594,15 @@ def in_brackets(value: object) -> str | None:
     return f"[{','.join(map(str, value))}]" if is_plain else None
 
 
-def plain(value: object) -> object:
+def plain(value: Any) -> Any:
     """A value to compare: containers as Python's, numbers by value."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def shown(value: object) -> str:
+def shown(value: Any) -> str:
     """A value as a command line writes it."""
     return (
-        {None: "null", True: "true", False: "false"}.get(value, value)
-        if isinstance(value, bool | None)
-        else str(value)
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     )
 
 
