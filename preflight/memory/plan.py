@@ -179,7 +179,7 @@ def beside_vllm(setup: Setup, gpu: float, verl: dict[str, float]) -> dict[str, d
 def resting(setup: Setup, gpu: float, but: Server | None = None) -> dict[str, float]:
     """What vLLM's servers hold while none of them works, `but` aside."""
     servers = [s for s in (setup.server, setup.scorer) if s and s is not but]
-    return added(*({"asleep": ON_GPU["asleep"]} if s.sleeps else s.parts(gpu) for s in servers))
+    return added(*(s.asleep() if s.sleeps else s.parts(gpu) for s in servers))
 
 
 def fragmented(phases: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -126,6 +126,7 @@ def server(
         rollout.max_num_seqs,
         max(rollout.max_num_batched_tokens, 0 if rollout.enable_chunked_prefill else longest),
         rollout.enforce_eager,
+        tuple(rollout.cudagraph_capture_sizes or ()),
         rollout.free_cache_engine,
         cuda,
     )

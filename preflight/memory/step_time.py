@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from preflight.memory.sizes import Setup
 from preflight.memory.training import Engine
+from preflight.memory.vllm import Server
 
 RATES = yaml.safe_load((Path(__file__).parent / "rates.yaml").read_text())
 JOINED = "\N{NO-BREAK SPACE}"  # no line ends there
@@ -147,10 +148,16 @@ def rollout(setup: Setup, length: float, speed: Speed, concurrent: float | None)
     prefill_s = prompts / all_gpus(setup, speed, "infer_share")
     read = server.weights + at_once * server.token * (length - answer / 2)
     read_s = read / (speed.bandwidth * rates["decode_share"])
-    slow = server.eager and server.rank  # each layer's kernels are launched one by one
-    launch_s = setup.actor.shape.layers * rates["eager_layer_s"] if slow else 0
     tokens = answer * samples / at_once
-    return tokens * max(launch_s, read_s) + prefill_s + setup.samples * rates["sample_s"]
+    return tokens * max(launch_s(server), read_s) + prefill_s + setup.samples * rates["sample_s"]
+
+
+def launch_s(server: Server) -> float:
+    """Seconds of a step of decoding that no GPU makes shorter: scheduling, sampling, launching kernels."""
+    rates = RATES["cuda"]
+    if not server.eager:
+        return rates["graphs_s"]
+    return server.shape.layers * rates["eager_adapter_layer_s" if server.rank else "eager_layer_s"]
 
 
 def rest(setup: Setup) -> float:

@@ -14,6 +14,7 @@ class Server:
         share: of the GPU's memory, or None where `cache` says how much the KV cache is (a CPU).
         b: bytes of a number. parallel: GPUs that share the model.
         longest, sequences, batched: tokens of the longest sequence, sequences at a time, tokens at a time.
+        sizes: tokens of the batches that CUDA graphs are captured for; none: vLLM's own list.
         sleeps: gives its memory back between rollouts; an adapter's base then stays on the CPU.
     """
 
@@ -28,6 +29,7 @@ class Server:
     sequences: int = 256
     batched: int = 8192
     eager: bool = False
+    sizes: tuple[int, ...] = ()
     sleeps: bool = True
     cuda: bool = True
 
@@ -48,6 +50,26 @@ class Server:
         return max(self.batched * layer, scores + self.batched * s.hidden * self.b)
 
     @property
+    def captured(self) -> int:
+        """How many CUDA graphs there are: of mixed batches and of decoding, and with an adapter all of them again.
+
+        vLLM 0.24: _set_cudagraph_sizes in config/vllm.py, initialize_cudagraph_keys in v1/cudagraph_dispatcher.py.
+        """
+        if self.eager or not self.cuda:
+            return 0
+        largest = min(2 * self.sequences, 512)
+        usual = [1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)]
+        sizes = self.sizes or [size for size in usual if size <= largest]
+        mixed = [size for size in sizes if size <= self.batched]
+        decoding = [size for size in mixed if size <= self.sequences]
+        return (len(mixed) + len(decoding)) * (2 if self.rank else 1)
+
+    @property
+    def graphs(self) -> float:
+        """Of CUDA graphs: a part of its share while it generates, and kept while it sleeps."""
+        return self.captured * self.shape.layers * ON_GPU["graph"]
+
+    @property
     def token(self) -> float:
         """Of the cache, for one token."""
         s = self.shape
@@ -57,7 +79,8 @@ class Server:
         """For the cache, on a GPU of so many bytes; below 0 if the share doesn't even hold the weights."""
         if self.share is None:
             return self.cache
-        return self.share * gpu - self.weights - self.activations - ON_GPU["workspaces"]
+        taken = self.weights + self.activations + self.graphs + ON_GPU["workspaces"]
+        return self.share * gpu - taken
 
     def concurrent(self, gpu: float) -> float:
         """Sequences of full length that the cache holds at once."""
@@ -65,11 +88,14 @@ class Server:
 
     def parts(self, gpu: float) -> dict[str, float]:
         """While it generates."""
-        graphs = 0 if self.eager or not self.cuda else ON_GPU["graphs"]
         return {
             "vLLM's weights": self.weights,
             "vLLM's activations": self.activations + (ON_GPU["workspaces"] if self.cuda else 0),
             "KV cache": max(0.0, self.room(gpu)),
             "contexts": ON_GPU["server"] if self.cuda else 0,
-            "graphs": graphs,
+            "graphs": self.graphs,
         }
+
+    def asleep(self) -> dict[str, float]:
+        """While others work."""
+        return {"asleep": ON_GPU["asleep"], "graphs": self.graphs}

@@ -185,6 +185,21 @@ def test_entropy_in_pieces_takes_less():
     assert sum(inference(pieces).values()) < sum(inference(whole).values()) - 5e9
 
 
+def test_cuda_graphs_take_their_part_of_the_share_and_keep_it_asleep():
+    """vLLM's list of sizes ends at 256 for 128 sequences, at 512 for 256 and more."""
+    server = Server(QWEN, 0.5, sequences=128)
+    assert server.captured == 35 + 19
+    assert dataclasses.replace(server, rank=32).captured == 2 * server.captured
+    assert dataclasses.replace(server, sequences=1024).captured == 51 + 51
+    assert dataclasses.replace(server, sizes=(1, 8, 64, 256)).captured == 4 + 3
+    assert dataclasses.replace(server, batched=128).captured == 19 + 19
+    eager = dataclasses.replace(server, eager=True)
+    assert eager.graphs == 0 == dataclasses.replace(server, cuda=False).graphs
+    assert eager.room(2**34) - server.room(2**34) == pytest.approx(server.graphs)
+    assert sum(server.parts(2**34).values()) == pytest.approx(sum(eager.parts(2**34).values()))
+    assert server.asleep()["graphs"] == server.graphs > 0 == eager.asleep()["graphs"]
+
+
 def test_the_cache_gets_what_is_left():
     server = Server(QWEN, 0.5, longest=2048)
     gpu = 24 * 2**30

@@ -259,6 +259,19 @@ def test_room_for_checkpoints(composer, monkeypatch):
     assert "trainer.max_ckpt_to_keep=1" in disk(0)(sft) and disk(200 * GIB)(sft) is None
 
 
+def test_decoding_has_a_floor_that_graphs_lower(composer):
+    """A small model is read within a millisecond; what else a step of decoding takes is the same on any GPU."""
+
+    def rollout_s(*overrides):
+        config = composer("hw=rtx4090", "lab.hw.memory_gb_s=100000", *overrides)
+        return estimate(setup_of(config), config, plan_of(config).concurrent).phases["rollout"]
+
+    graphs, adapter = rollout_s(), rollout_s("lab.hw.enforce_eager=true")
+    eager = rollout_s("lab.hw.enforce_eager=true", "lab.lora_rank=0")
+    assert graphs < eager < adapter
+    assert rollout_s("lab.lora_rank=0") == pytest.approx(graphs, rel=0.1)
+
+
 def test_estimates(grpo, composer, tiny_model):
     def of(config):
         found = plan_of(config)
