@@ -6,6 +6,7 @@ reason for which it was left out. The sum is checked when the files are closed.
 
 import argparse
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -24,6 +25,11 @@ from preflight.mistakes import Mistake
 PREFIXES = {"rl": "", "sft": "sft_", "preference": "pref_", "process": "prm_"}  # of files
 GROUP_ROWS, GROUP_CHARACTERS = 4096, 1 << 24  # a row group is full at one of them
 SHOWN = 10
+NOT_TEXT = re.compile(r"not valid UTF-8|surrogates not allowed|\\udc[89a-f]")
+OTHER_ENCODING = (
+    "A file in another encoding: name that with --encoding (cp1252, latin-1, big5, gb18030, ...), an option of"
+    " `data_prep jsonl` and `data_prep convert`\n"
+)
 
 
 def add_options(parser: argparse.ArgumentParser, name: str, rejects: bool = True) -> None:
@@ -169,7 +175,8 @@ class Rows:
             line = {"source": self._name, "row": number, "reason": why, "data": raw}
             self._rejected.write(json.dumps(line, default=str) + "\n")
         if len(self._bad) < SHOWN:
-            self._bad.append(f"  {self._name} row {number}: {why[:300]}")
+            why = why[:300].encode(errors="backslashreplace").decode()
+            self._bad.append(f"  {self._name} row {number}: {why}")
 
     def leave_out(self, why: str, reads: int = 1) -> None:
         """Count good rows that are not wanted, under the name `why`."""
@@ -195,8 +202,9 @@ class Rows:
             raise Mistake(f"{self._name} has no rows")
         if bad and self.on_bad == "fail":
             raise Mistake(
-                f"{counts['rejected']} of {counts['read']} rows are bad (the first is row 0):\n"
-                f"{bad}\nNothing was written; --on-bad skip leaves them out and keeps them aside"
+                f"{counts['rejected']} of {counts['read']} rows are bad (row 0 is the first of the file):\n{bad}\n"
+                f"{OTHER_ENCODING if NOT_TEXT.search(bad) else ''}"
+                "Nothing was written; --on-bad skip leaves them out and keeps them aside"
             )
         return counts
 

@@ -54,11 +54,11 @@ def text(value: object) -> str:
 
 
 def field(row: dict, name: str) -> object:
-    """A field's value. Raises BadRow if it is missing, null or empty."""
+    """A field's value. Raises BadRow if it is missing, null or a text without a word."""
     value = row.get(name)
-    if value is None or value == "":
-        there = f"missing, there is {', '.join(map(str, list(row)[:8])) or 'nothing'}"
-        raise BadRow(f"{name}: {'empty' if name in row else there}")
+    if value is None or (isinstance(value, str) and not value.strip()):
+        there = f"there is {', '.join(map(str, list(row)[:8])) or 'nothing'}"
+        raise BadRow(f"column {name} is {'blank' if name in row else f'missing, {there}'}")
     return value
 
 

@@ -1,10 +1,13 @@
 """Reads rows from JSONL, JSON, CSV, TSV and parquet, one at a time.
 
-The content says which format it is (parquet, a JSON array, else JSONL); CSV and TSV are known by their ending.
+The content says which format it is (parquet, a JSON array, else JSONL), and what separates the cells of a CSV
+file; CSV and TSV are known by their ending. Text is UTF-8, UTF-16 with its byte order mark, or what the user says.
 A row that can't be read comes as `Broken`, so that it is counted instead of ending the run. Bytes
-that aren't UTF-8 come as lone surrogates, which the schema check reports.
+that aren't of the encoding come as lone surrogates, which the schema check reports.
 """
 
+import argparse
+import codecs
 import csv
 import json
 import re
@@ -19,9 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preflight.mistakes import Mistake
+from rewards._rows import BEGINNING, delimiter_of
 
 PIECE = 1 << 20
-FOREIGN = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip"}
+GZIP = b"\x1f\x8b"
 CUT = 16  # characters: more than a JSON word or escape that the end of a piece cuts off
 
 
@@ -37,21 +41,66 @@ class BadRow(ValueError):
     """A row that was read but can't be used; the text says which field and why."""
 
 
-def read(file: Path) -> Iterator[dict | Broken]:
-    """The rows of `file`. Raises Mistake if it can't be read at all."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a text file that a user brings."""
+    parser.add_argument(
+        "--encoding",
+        type=encoding,
+        help="of a text file that is not UTF-8: cp1252 (Windows, Western Europe), latin-1, big5, gb18030, ...",
+    )
+    parser.add_argument(
+        "--delimiter",
+        type=delimiter,
+        metavar="CHARACTER",
+        help="what separates the cells of a CSV file (default: found in the file)",
+    )
+
+
+def encoding(name: str) -> str:
+    """An option's value that names an encoding of text."""
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        raise argparse.ArgumentTypeError(f"there is no encoding {name!r}") from None
+    return name
+
+
+def delimiter(text: str) -> str:
+    r"""An option's value of one character; a tab may be written \t."""
+    text = "\t" if text == "\\t" else text
+    if len(text) != 1 or text in '\r\n"':
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character that can separate cells")
+    return text
+
+
+def read(
+    file: Path, encoding: str | None = None, delimiter: str | None = None
+) -> Iterator[dict | Broken]:
+    """The rows of `file`. Raises Mistake if it can't be read at all.
+
+    encoding, delimiter: of a text file, and of a CSV file; None: found in the file.
+    """
     with file.open("rb") as f:
         start = f.read(4)
     if start == b"PAR1":
         return _parquet(file)
-    if start[:2] in FOREIGN:
-        raise Mistake(f"{file} is {FOREIGN[start[:2]]}: make it UTF-8 text or parquet")
-    return _text(file)
+    if start[:2] == GZIP:
+        raise Mistake(f"{file} is gzip: unpack it first")
+    wide = start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return _text(file, encoding or ("utf-16" if wide else "utf-8-sig"), delimiter)
 
 
-def _text(file: Path) -> Iterator[dict | Broken]:
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as f:
+def _text(file: Path, encoding: str, delimiter: str | None) -> Iterator[dict | Broken]:
+    try:
+        yield from _rows(file, encoding, delimiter)
+    except UnicodeError as error:  # of encodings in which a lost byte moves all that follow
+        raise Mistake(f"{file} is not {encoding}: {error}") from None
+
+
+def _rows(file: Path, encoding: str, delimiter: str | None) -> Iterator[dict | Broken]:
+    with file.open(encoding=encoding, errors="surrogateescape", newline="") as f:
         if file.suffix.lower() in (".csv", ".tsv"):
-            yield from _csv(f, file)
+            yield from _csv(f, file, delimiter)
             return
         first = " "
         while first.isspace():
@@ -127,7 +176,7 @@ def _array(f: IO[str], file: Path) -> Iterator[dict | Broken]:
     raise Mistake(f"{file} goes on after the end of its JSON array: {text[at:].strip()[:40]!r}")
 
 
-def _csv(f: IO[str], file: Path) -> Iterator[dict | Broken]:
+def _csv(f: IO[str], file: Path, delimiter: str | None) -> Iterator[dict | Broken]:
     """Rows by the header's names; a row of another length is broken."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     lines: list[str] = []  # of the present row
@@ -137,13 +186,9 @@ def _csv(f: IO[str], file: Path) -> Iterator[dict | Broken]:
             lines.append(line)
             yield line
 
-    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
-    heads = f.readline()
-    f.seek(0)
-    if delimiter == "," and heads.count(";") > heads.count(
-        ","
-    ):  # as Excel saves it in many languages
-        delimiter = ";"
+    if delimiter is None:
+        delimiter = "\t" if file.suffix.lower() == ".tsv" else delimiter_of(f.read(BEGINNING))
+        f.seek(0)
     rows, header = csv.reader(remembered(), delimiter=delimiter, strict=True), None
     while True:
         lines.clear()

@@ -12,6 +12,7 @@ among numbers), or if parquet cannot hold it (a whole number above 64 bits, brok
 import argparse
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -19,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from data_prep import _dataset
-from data_prep._read import Broken, read
+from data_prep import _dataset, _read
+from data_prep._read import Broken
 from preflight.mistakes import Mistake
 
 BATCH = 1000  # rows
@@ -35,6 +36,7 @@ UNFIT = (
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("source", type=Path, metavar="FILE", help="the file to read")
+    _read.add_options(parser)
     parser.add_argument(
         "--out", type=Path, help="the parquet file (default: FILE with the ending .parquet)"
     )
@@ -62,10 +64,10 @@ def batches(source: Iterator) -> Iterator[list]:
         yield batch
 
 
-def types(file: Path) -> pa.DataType | None:
-    """The type of all rows of the file that have one; None if none has."""
+def types(source: Iterator, name: str) -> pa.DataType | None:
+    """The type of all rows that have one; None if none has."""
     found = None
-    rows = tqdm(read(file), f"{file.name}: types", unit=" rows", disable=None)
+    rows = tqdm(source, f"{name}: types", unit=" rows", disable=None)
     for batch in batches(row for row in rows if not isinstance(row, Broken)):
         try:
             found = type_of(batch, found)
@@ -88,10 +90,12 @@ def fitting(batch: list, kind: pa.DataType) -> pa.Array:
     return pa.array(batch, kind)
 
 
-def write(file: Path, rows: _dataset.Rows, kind: pa.DataType, writer: pq.ParquetWriter) -> int:
+def write(
+    source: Iterator, rows: _dataset.Rows, kind: pa.DataType, writer: pq.ParquetWriter
+) -> int:
     """Write the rows that fit, reject the others; returns how many were written."""
     written = 0
-    for batch in batches(rows.reading(read(file), file.name)):
+    for batch in batches(source):
         good = [(number, row) for number, row in batch if not isinstance(row, Broken)]
         for number, row in batch:
             if isinstance(row, Broken):
@@ -124,14 +128,15 @@ def run(args: argparse.Namespace) -> None:
     for file in (out, rejected):
         if file.exists() and not args.force:
             raise Mistake(f"{file} is there; --force replaces it")
-    kind = types(args.source) or pa.struct([])
+    read, name = partial(_read.read, args.source, args.encoding, args.delimiter), args.source.name
+    kind = types(read(), name) or pa.struct([])
     out.parent.mkdir(parents=True, exist_ok=True)
     # beside the file: renaming works in one file system only
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         rows, made = _dataset.Rows(Path(folder), {}, args.on_bad, None), Path(folder) / out.name
         try:
             with pq.ParquetWriter(made, pa.schema(list(kind))) as writer:
-                written = write(args.source, rows, kind, writer)
+                written = write(rows.reading(read(), name), rows, kind, writer)
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
             raise Mistake(f"parquet can't hold {args.source}: {error}") from None
         counts = rows.settle()

@@ -10,14 +10,14 @@ Rows with the same prompt are on the same side of the split.
 import argparse
 from pathlib import Path
 
-from data_prep import _dataset, _fields
-from data_prep._read import read
+from data_prep import _dataset, _fields, _read
 from preflight.mistakes import Mistake
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this source."""
     parser.add_argument("source", type=Path, metavar="FILE", help="the file to read")
+    _read.add_options(parser)
     _fields.add_options(parser, "file")
     parser.add_argument("--val", type=Path, help="file of validation rows")
     parser.add_argument(
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
 
     def fill(rows: _dataset.Rows) -> None:
         for given, file in sources:
-            mapper.add_all(rows, read(file), file.name, given)
+            source = _read.read(file, args.encoding, args.delimiter)
+            mapper.add_all(rows, source, file.name, given)
 
     _dataset.make("jsonl", args, fill, mapper.extra, [file for _, file in sources])

@@ -1,16 +1,21 @@
 """Rows of a file: JSON lines, CSV or parquet, in verl's schema or a flat one."""
 
 import codecs
+import contextlib
 import csv
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
 RESPONSE_KEYS = ("solution_str", "response", "output")
 TRUTH_KEYS = ("ground_truth", "gts")
 NO_TRUTH = f"no ground truth ({', '.join(TRUTH_KEYS)} or reward_model.ground_truth)"
+DELIMITERS = ",;\t|"
+BEGINNING = 1 << 16  # characters, of which the delimiter is known
+BEGINNING_ROWS = 50
 INFO_KEYS = ("db", "extra_dbs")  # of the row itself, that a reward reads from extra_info
 
 
@@ -47,10 +52,9 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict | RowError]]:
 def _cells(lines: TextIO, tabs: bool) -> Iterator[tuple[int, dict | RowError]]:
     """Rows by the names of the header."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    head = lines.readline()
+    beginning = lines.read(BEGINNING)
     lines.seek(0)
-    delimiter = "\t" if tabs else ";" if head.count(";") > head.count(",") else ","  # as Excel
-    rows = csv.reader(lines, delimiter=delimiter)
+    rows = csv.reader(lines, delimiter="\t" if tabs else delimiter_of(beginning))
     header = next(rows, [])
     try:
         for cells in rows:
@@ -61,6 +65,23 @@ def _cells(lines: TextIO, tabs: bool) -> Iterator[tuple[int, dict | RowError]]:
                 yield rows.line_num, RowError(wrong)
     except csv.Error as error:
         yield rows.line_num, RowError(f"not CSV: {error}")
+
+
+def delimiter_of(beginning: str) -> str:
+    """What separates the cells of a CSV file: by it, most of the first rows have as many cells as the header.
+
+    Excel writes semicolons in many languages. A comma, where no delimiter makes more than one column.
+    """
+
+    def fitting(delimiter: str) -> int:
+        lines = csv.reader(beginning.splitlines(keepends=True), delimiter=delimiter, strict=True)
+        found = []
+        with contextlib.suppress(csv.Error):  # by another delimiter it may be CSV
+            found += islice(lines, BEGINNING_ROWS)
+        header = len(found[0]) if found else 0
+        return sum(len(cells) == header for cells in found) if header > 1 else 0
+
+    return max(DELIMITERS, key=fitting)
 
 
 def _parse(line: str) -> dict | RowError:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from data_prep import _schema
 from data_prep.__main__ import main
-from data_prep._read import PIECE, _array
+from data_prep._read import PIECE, _array, read
 from preflight.mistakes import Mistake
 
 ROWS = [{"q": f"Wie groß ist {i}? 大きさ 🙂", "a": f"{i} Å"} for i in range(40)]
@@ -82,7 +82,12 @@ FORMATS = {
     "table.csv": as_csv(","),
     "bom.csv": "\ufeff" + as_csv(","),
     "line ends.CSV": as_csv(",").replace("\r\n", "\n"),
+    "semicolons.csv": as_csv(";"),
+    "bars.csv": as_csv("|"),
+    "tabs.csv": as_csv("\t"),
     "table.tsv": as_csv("\t"),
+    "utf-16.jsonl": LINES.encode("utf-16"),
+    "utf-16.csv": as_csv("\t").encode("utf-16"),
     "table.parquet": as_parquet(),
     "parquet without its ending": as_parquet(),
 }
@@ -107,12 +112,12 @@ BROKEN = [  # a line, and the reason that it must be rejected with
     (b'{"q": "raw NUL \0", "a": "1"}', "not JSON"),
     (b'{"q": "Latin-1 \xfc", "a": "1"}', "prompt[0].content: not valid UTF-8"),
     (b'{"q": "\\ud800", "a": "1"}', "prompt[0].content: not valid UTF-8"),
-    (b'{"a": "1"}', "q: missing, there is a"),
-    (b"{}", "q: missing, there is nothing"),
-    (b'{"q": "", "a": "1"}', "q: empty"),
-    (b'{"q": " \\t", "a": "1"}', "prompt[0].content: empty"),
-    (b'{"q": null, "a": "1"}', "q: empty"),
-    (b'{"q": "no answer"}', "a: missing, there is q"),
+    (b'{"a": "1"}', "column q is missing, there is a"),
+    (b"{}", "column q is missing, there is nothing"),
+    (b'{"q": "", "a": "1"}', "column q is blank"),
+    (b'{"q": " \\t", "a": "1"}', "column q is blank"),
+    (b'{"q": null, "a": "1"}', "column q is blank"),
+    (b'{"q": "no answer"}', "column a is missing, there is q"),
     (b'{"q": [], "a": "1"}', "prompt: empty"),
     (b'{"q": [1], "a": "1"}', "prompt[0]: is of type int"),
     (b'{"q": [{"role": "user"}], "a": "1"}', "prompt[0].content: missing"),
@@ -144,7 +149,7 @@ def test_broken_lines_fail_by_default_and_nothing_is_written(tmp_path, capsys):
     assert prepare(tmp_path, source) == 2
     error = capsys.readouterr().err
     assert "12 of 52 rows are bad" in error and error.count("\n") == 12
-    assert "mixed.jsonl row 40: q: missing, there is question, a" in error
+    assert "mixed.jsonl row 40: column q is missing, there is question, a" in error
     assert not (tmp_path / "out").exists()
 
 
@@ -217,7 +222,74 @@ def test_array_elements_across_pieces(tmp_path):
     assert pairs(tmp_path) == [(row["q"], row["a"]) for row in rows if row["a"]]
     reasons = [line["reason"] for line in rejected(tmp_path)]
     wrong = "not a JSON object"
-    assert reasons == ["a: empty", wrong, wrong, "a: missing, there is q"]
+    assert reasons == ["column a is blank", wrong, wrong, "column a is missing, there is q"]
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('"q, all";a\n"x, y; z";"c, b"\nd, e;f\n', [["x, y; z", "c, b"], ["d, e", "f"]]),
+        ("q;q, all;a\n1;x, y;b\n2;z;c\n", [["x, y", "b"], ["z", "c"]]),
+        ('q,"q, all",a\n1;2,x|y,b\n3;4,"z;\nw",c\n', [["x|y", "b"], ["z;\nw", "c"]]),
+        ('"q, all"|a\n"say ""a,b"";"|b\n', [['say "a,b";', "b"]]),
+    ],
+)
+def test_the_delimiter_is_the_one_that_fits_the_header(tmp_path, text, rows):
+    (tmp_path / "x.csv").write_text(text)
+    found = [[row["q, all"], row["a"]] for row in read(tmp_path / "x.csv")]
+    assert found == rows
+
+
+def test_a_file_of_one_column_has_no_delimiter(tmp_path):
+    (tmp_path / "x.csv").write_text("text\nall; of, it\n")
+    assert [row.why for row in read(tmp_path / "x.csv")] == ["2 cells under a header of 1"]
+    assert list(read(tmp_path / "x.csv", delimiter="#")) == [{"text": "all; of, it"}]
+
+
+@pytest.mark.parametrize("name", ["cp1252", "latin-1", "big5", "shift_jis", "gb18030", "utf-16-le"])
+def test_another_encoding_is_an_option(tmp_path, name):
+    word = "大" if name in ("big5", "shift_jis", "gb18030", "utf-16-le") else "groß"
+    rows = "".join(f"{i} {word};{word}\n" for i in range(20))
+    (tmp_path / "x.csv").write_bytes(f"q;a\n{rows}".encode(name))
+    assert prepare(tmp_path, tmp_path / "x.csv", "--encoding", name) == 0
+    assert pairs(tmp_path) == [(f"{i} {word}", word) for i in range(20)]
+
+
+@pytest.mark.parametrize("header", ["q,a", "größe,a"])
+def test_a_file_in_another_encoding_is_told_the_option(tmp_path, capsys, header):
+    rows = "".join(f"{i} groß,b\n" for i in range(20))
+    (tmp_path / "x.csv").write_bytes(f"{header}\n{rows}".encode("latin-1"))
+    assert prepare(tmp_path, tmp_path / "x.csv") == 2
+    assert "--encoding (cp1252" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "x.csv")]) == 2
+    assert "--encoding (cp1252" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "x.csv"), "--encoding", "latin-1"]) == 0
+    assert next(row[header[:-2]] for row in read(tmp_path / "x.parquet")) == "0 groß"
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--encoding", "utf-9"], "there is no encoding 'utf-9'"),
+        (["--encoding", "rot13"], "there is no encoding 'rot13'"),
+        (["--encoding", "utf-16"], "is not utf-16"),
+        (["--delimiter", "ab"], "'ab' is not one character"),
+        (["--delimiter", ""], "'' is not one character"),
+        (["--delimiter", "#"], "column q is missing, there is q,a"),
+    ],
+)
+def test_a_wrong_encoding_or_delimiter_is_told(tmp_path, capsys, option, said):
+    (tmp_path / "x.csv").write_text(as_csv(","))
+    assert prepare(tmp_path, tmp_path / "x.csv", *option) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+
+
+def test_rows_are_said_to_count_from_0(tmp_path, capsys):
+    (tmp_path / "x.csv").write_text("q,a\nx,1\ny,  \nz,3\n")
+    assert prepare(tmp_path, tmp_path / "x.csv") == 2
+    error = capsys.readouterr().err
+    assert "row 1: column a is blank" in error and "row 0 is the first" in error
 
 
 UNREADABLE = {  # name: (content, what the one line must say)
@@ -232,7 +304,7 @@ UNREADABLE = {  # name: (content, what the one line must say)
     "wrong.json": (json.dumps(ROWS).replace("}, {", "} {", 1).encode(), "element 0: ',' or ']'"),
     "deep.json": (b"[" * 5000, "element 0: maximum recursion"),
     "more.json": (json.dumps(ROWS).encode() + b'\n{"q": 1}', "goes on after the end"),
-    "wide.jsonl": (LINES.encode("utf-16"), "is UTF-16"),
+    "cut.jsonl": (LINES.encode("utf-16")[:-1], "is not utf-16"),
     "packed.jsonl.gz": (b"\x1f\x8b\x08\x00", "is gzip"),
     "magic.parquet": (b"PAR1", "is not a readable parquet file"),
     "cut.parquet": (as_parquet()[:-9], "is not a readable parquet file"),

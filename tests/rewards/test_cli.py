@@ -345,6 +345,7 @@ BOM = "\ufeff"
         ("rows.jsonl", '{"response": "é", "gts": "é"}\r\n\r\n{"response": "e", "gts": "é"}\r\n'),
         ("rows.csv", 'response,ground_truth,note\r\né,é,"a, b"\r\ne,é,\r\n'),
         ("rows.csv", "response;ground_truth\r\né;é\r\ne;é\r\n"),
+        ("rows.csv", '"response"|ground_truth\r\né|é\r\ne|é\r\n'),
         ("rows.tsv", "response\tground_truth\né\té\ne\té\n"),
     ],
 )

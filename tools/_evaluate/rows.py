@@ -70,7 +70,8 @@ def made(raw: dict, number: int, columns: Columns, file: Path) -> Row:
         json.dumps(raw, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
         raise Mistake(
-            f"{file}, row {number}: its text is not UTF-8: save the file as UTF-8 (in Excel: CSV UTF-8)"
+            f"{file}, row {number}: its text is not UTF-8: save the file as UTF-8 (in Excel: CSV UTF-8), or"
+            f" `python -m data_prep convert {file} --encoding cp1252` (or whatever it has) makes parquet of it"
         ) from None
     name = columns.prompt or next((n for n in PROMPTS if filled(raw.get(n))), None)
     if name is None or not filled(field(raw, name)):
