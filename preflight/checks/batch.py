@@ -4,11 +4,15 @@ import math
 
 from omegaconf import DictConfig, OmegaConf
 
+from preflight import tokens
 from preflight.checks import Note, applies_to
 from preflight.engines import A, divides, engines, facts, nearest_divisor, nearest_multiple, parts
 from preflight.facts import given, is_rl, is_sft, rows_read
 from preflight.models import trained
 from preflight.resolvers import floor_div
+
+PROMPT, ANSWER = "lab.dataset.max_prompt_length", "lab.dataset.max_response_length"
+ROOM = 16  # tokens: lengths that are proposed are multiples of it
 
 
 @applies_to(is_sft)
@@ -20,8 +24,10 @@ def check_sft_batch(config: DictConfig) -> str | None:
     for kind in ("train", "val"):
         have = rows_read(config, kind)
         if have is not None and have < size:
-            return (f"data.{kind}_files has {have} rows, fewer than one batch of data.train_batch_size={size}:"
-                    " verl would drop them all.")  # fmt: skip
+            smaller = f"Set lab.hw.sft_batch_size={have // n * n}, or have" if have >= n else "Have"
+            share = " (data_prep's --val-share)" if kind == "val" else ""
+            return (f"data.{kind}_files has {have} rows, fewer than one batch of data.train_batch_size={size}: verl"
+                    f" would drop them all. {smaller} more of them{share}.")  # fmt: skip
     return None
 
 
@@ -77,7 +83,8 @@ def check_rl_batch(config: DictConfig) -> str | None:
                     f" data.train_batch_size={nearest_multiple(prompts, good)}.")  # fmt: skip
     have = rows_read(config, "train")
     if have is not None and have < prompts:
-        return f"data.train_files has {have} rows, fewer than data.train_batch_size={prompts}: no step would be made."
+        return (f"data.train_files has {have} rows, fewer than data.train_batch_size={prompts}: no step would be made."
+                f" Set lab.hw.samples_per_step={have * n} or less, or make more rows.")  # fmt: skip
     return None
 
 
@@ -109,6 +116,18 @@ def check_queue_room(config: DictConfig) -> str | None:
     return None
 
 
+def lengths_that_fit(config: DictConfig, context: int) -> str:
+    """What to set, by the longest prompt of the rows that are looked at."""
+    by_file = tokens.lengths(config)
+    longest = max((max(lengths) for lengths in by_file.values()), default=0)
+    prompt = ROOM * math.ceil(longest / ROOM)
+    if not longest or prompt > context - ROOM:
+        return "Shorten one of the two, or take a model with a longer context."
+    looked = sum(map(len, by_file.values()))
+    return (f"Of {looked} prompts looked at the longest has {longest} tokens: set {PROMPT}={prompt} and"
+            f" {ANSWER}={context - prompt}, or less, which is faster.")  # fmt: skip
+
+
 @applies_to(is_rl)
 def check_lengths(config: DictConfig) -> str | None:
     """A prompt and its answer must fit into vLLM's and the model's context."""
@@ -119,8 +138,9 @@ def check_lengths(config: DictConfig) -> str | None:
                 " long answers would be cut or fail.")  # fmt: skip
     context = facts(trained(config)).get("max_position_embeddings")
     if context and context < need:
-        return (f"data.max_prompt_length + max_response_length = {need}, but the model's context is {context} tokens:"
-                " shorten one of the two.")  # fmt: skip
+        prompt, answer = config.data.max_prompt_length, config.data.max_response_length
+        return (f"{PROMPT}={prompt} and {ANSWER}={answer} are {need} tokens together, and the model's context is"
+                f" {context}. {lengths_that_fit(config, context)}")  # fmt: skip
     if context and have and context < have:
         return f"{A}.rollout.max_model_len={have}, but the model's context is {context} tokens: leave it out."
     return None

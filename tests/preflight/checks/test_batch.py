@@ -21,6 +21,7 @@ MISTAKES = {
             "by 8 workers: 16 does, with data.train_batch_size=16",
         ),
         (["data.train_batch_size=256"], "has 200 rows, fewer than data.train_batch_size=256"),
+        (["data.train_batch_size=256"], "Set lab.hw.samples_per_step=1600 or less"),
         (["data.train_max_samples=8"], "has 8 rows, fewer than data.train_batch_size=16"),
         (
             ["algo=ppo", "critic.ppo_mini_batch_size=100"],
@@ -34,6 +35,15 @@ MISTAKES = {
         ),
         (["algo=sft", "data.train_batch_size=400"], "fewer than one batch"),
         (["algo=sft", "lab.dataset.val_max_samples=16"], "has 16 rows, fewer than one batch"),
+        (
+            ["algo=dpo", "lab.dataset.val_max_samples=3"],
+            "Set lab.hw.sft_batch_size=3, or have more of them (data_prep's --val-share)",
+        ),
+        (
+            ["algo=sft", "hw=cpu_x2", "data.train_max_samples=5"],
+            "Set lab.hw.sft_batch_size=4, or have more of them.",
+        ),
+        (["algo=sft", "hw=cpu_x2", "lab.dataset.val_max_samples=1"], "all. Have more of them"),
     ],
     "check_samples_per_step": [
         (["lab.hw.samples_per_step=100"], "=100 doesn't divide by rollout.n=8: a step has 96 answers. Set"),
