@@ -23,6 +23,7 @@ from launcher.best import is_loss
 from launcher.checkpoints import CONFIG, TRACKER
 from launcher.progress import ANSI, VALIDATION, named, pick, read_metrics, span
 from preflight import tables
+from preflight.facts import STAGE
 
 if TYPE_CHECKING:
     from preflight.memory.forecast import Forecast
@@ -34,7 +35,6 @@ CURES = {  # what a log says → what helps
 }
 VMSTAT = Path("/proc/vmstat")
 SIGNALS = {128 + number: number.name for number in signal.Signals}  # exit statuses
-STAGE = "LAB_STAGE"  # in the environment of a run that is part of more, and leaves it to that what to do next
 RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or torchrun's
 
 

@@ -75,12 +75,15 @@ def mentions(kind: str, name: str, word: str) -> bool | None:
         here = left.pop()
         seen.add(here.name)
         for node in ast.walk(here):
-            named = word in (getattr(node, key, None) for key in ("id", "attr", "arg"))
-            if named and (here is function or not isinstance(node, ast.arg)):
+            if word in (getattr(node, "id", None), getattr(node, "attr", None)):
                 return True
             if isinstance(node, ast.Constant) and node.value == word:
                 return True
-            called = _function(tree, node.func.id) if _is_call(node) else None
+            called = (
+                _function(tree, node.func.id)
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+                else None
+            )
             if called is not None and called.name not in seen:
                 left.append(called)
             if called is None and isinstance(
@@ -94,10 +97,6 @@ def mentions(kind: str, name: str, word: str) -> bool | None:
 
 def _is_builtin(node: ast.Call) -> bool:
     return isinstance(node.func, ast.Name) and hasattr(builtins, node.func.id)
-
-
-def _is_call(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
 
 
 def _function(tree: ast.Module, name: str) -> ast.FunctionDef | None:

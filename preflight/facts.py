@@ -9,6 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from preflight.names import split
 
+STAGE = "LAB_STAGE"  # in the environment of a run that is part of more, and leaves it to that what to do next
+
 
 def is_rl(config: DictConfig) -> bool:
     """Whether the run samples answers and scores them; else it learns from given ones, under torchrun."""

@@ -14,10 +14,11 @@ import yaml
 
 from preflight.mistakes import Mistake
 
-ENVIRONMENT = (
-    "ray_kwargs.ray_init.runtime_env.env_vars"  # verl's place; here it is ENV, of all processes
-)
-ENV = "lab.env"
+OPEN = {  # verl's place for words that it passes on → ours, to which conf/trainer maps it
+    "ray_kwargs.ray_init.runtime_env.env_vars": "lab.env",
+    "actor_rollout_ref.rollout.engine_kwargs.vllm": "lab.hw.vllm_kwargs",
+    "data.apply_chat_template_kwargs": "lab.model.chat_template_kwargs",
+}
 
 
 def split(override: str) -> tuple[str, str]:
@@ -68,8 +69,9 @@ def in_environment(arg: str) -> str:
     """A variable at verl's place for Ray's workers, at this project's place for all processes (`lab.env`)."""
     key, equals, value = arg.partition("=")
     name = key.lstrip("+~")
-    if name.startswith(f"{ENVIRONMENT}.") and equals:
-        return f"++{ENV}{name.removeprefix(ENVIRONMENT)}={value}"
+    for verls, ours in OPEN.items():
+        if name.startswith(f"{verls}.") and equals:
+            return f"++{ours}{name.removeprefix(verls)}={value}"
     return arg
 
 
@@ -195,7 +197,7 @@ def once(overrides: list[str], known: dict) -> list[str]:
         if number == 1:
             continue
         values = [split(arg)[1] for arg in overrides if key_of(arg) == key]
-        if key in known:
+        if key in known and values[-1] != "none":  # which takes the choice back
             raise Mistake(f"{key}= is given twice, {' and '.join(values)}: leave one out.")
         print(
             f"note: {key} is given {number} times; the last one counts: {last[key]}",

@@ -11,7 +11,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
-from data_prep._chat import template_text
 from launcher.checkpoints import NoCheckpoint, checkpoint, step_model
 from preflight import machine
 from preflight.facts import verl_folder
@@ -60,6 +59,13 @@ def model_path(path: str) -> str:
     return str(((named and named.model) or step_model(local) or local).absolute())
 
 
+def template(name: str | None) -> str | None:
+    """The text of a chat template, by its file or its name. Raises ValueError."""
+    from data_prep._chat import template_text  # --help doesn't wait for it
+
+    return template_text(name) if name else None
+
+
 def ray_address() -> str | None:
     """Of the Ray cluster that $RAY_ADDRESS names, as Ray reads it; None if it names none."""
     named = os.environ.get("RAY_ADDRESS")
@@ -84,7 +90,7 @@ def register() -> None:
         "run_dir": run_dir,
         "path": absolute,
         "model_path": model_path,
-        "template": lambda name: template_text(name) if name else None,
+        "template": template,
         "ray_address": ray_address,
         "is": lambda a, b: a == b,
         "if": lambda condition, then, otherwise: then if condition else otherwise,

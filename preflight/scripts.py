@@ -390,8 +390,9 @@ class Start:
             value = parsed(text)
             if self.is_left_out(key, text, value, config):
                 continue
-            if key.startswith(f"{hydra_words.ENVIRONMENT}."):
-                lab[f"+{hydra_words.ENV}.{key.rpartition('.')[2]}"] = text
+            if place := next((p for p in hydra_words.OPEN if key.startswith(f"{p}.")), None):
+                ours = f"{hydra_words.OPEN[place]}{key.removeprefix(place)}"
+                lab[ours if strangers.has(config, ours) else f"+{ours}"] = text
             elif (long := reward_option(key)) or key.startswith("lab."):
                 lab[long or key] = text
             elif not strangers.has(config, key):

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
@@ -81,7 +81,7 @@ class Tried(NamedTuple):
     row: dict
     answer: str
     is_reference: bool
-    result: dict | Exception | None = None
+    result: Any = None  # a dict, or the exception that was raised
 
 
 def tried(subject: Subject, files: list[str], size: int) -> list[Tried]:

@@ -58,7 +58,8 @@ class Options(_options.Options):
             try:
                 _options.check(load(name), self.of_part(name))
             except ValueError as error:
-                raise ValueError(f"options of {name}: {error}") from None
+                raise ValueError(f"{error} (its options stand in options.{name}, on a command line"
+                                 f" lab.reward.options.{name}.OPTION=VALUE)") from None  # fmt: skip
         return self
 
     def of_part(self, name: str) -> dict:

@@ -112,7 +112,7 @@ def registered_in(folder: str) -> frozenset[str]:
         for node in ast.walk(ast.parse(file.read_text())):
             for one in getattr(node, "decorator_list", ()):
                 if isinstance(one, ast.Call) and ast.unparse(one.func) == "register":
-                    found |= {arg.value for arg in one.args if isinstance(arg, ast.Constant)}
+                    found |= {str(arg.value) for arg in one.args if isinstance(arg, ast.Constant)}
     return frozenset(found)
 
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from preflight.checks import Note, applies_to
 from preflight.facts import choice, is_rl, named_files
 from preflight.mistakes import nearest
-from preflight.models import facts_of, trained
+from preflight.models import facts_of, file_of, trained
 from preflight.resolvers import HUB_ID
 from preflight.reward_function import file_fault
 
@@ -21,6 +21,8 @@ MODEL_CONFIG = "config.json"
 def check_data_files(config: DictConfig) -> str | None:
     """Training and validation rows, with the command that makes them."""
     for file in named_files(config):
+        if not file:
+            return "data.train_files or data.val_files has an empty name: leave it out, or name a file."
         if not Path(file).is_file():
             name = choice("dataset")
             how = f"`make data D={name}` makes it (`python -m data_prep {name} --help`)."
@@ -41,6 +43,11 @@ def check_model(config: DictConfig) -> str | None:
     if folder.is_dir():
         return f"{folder} is neither a Hugging Face model (no {MODEL_CONFIG}) nor a run with a checkpoint."
     if path == config.lab.model.path and HUB_ID.fullmatch(path):
+        if (
+            os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+            and file_of(path, MODEL_CONFIG) is None
+        ):
+            return f"{path} is not in the hub's cache, and HF_HUB_OFFLINE is set: nothing is downloaded."
         return None
     near = (
         nearest(folder.name, [p.name for p in folder.parent.iterdir()])

@@ -48,6 +48,22 @@ def check_warmup(config: DictConfig) -> str | None:
     return None
 
 
+@applies_to(is_rl)
+def check_clip_high(config: DictConfig) -> Note | None:
+    """An upper clip far above every published one clips nothing."""
+    high = config[A].actor.clip_ratio_high
+    usual = max(
+        value
+        for value in of_conf()[f"{A}.actor.clip_ratio_high"].values
+        if isinstance(value, int | float)
+    )
+    if high > max(1, usual):
+        return Note(
+            f"{A}.actor.clip_ratio_high={high:g}: no ratio is ever clipped above (0.2 to 0.28 are usual)."
+        )
+    return None
+
+
 def check_rate_warmup(config: DictConfig) -> str | None:
     """A rate that is still rising when the run ends."""
     steps = steps_of(config)

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from preflight.facts import columns_of, data_files
-from preflight.reward_function import own_reward
+from preflight.reward_function import options_fault, own_reward
 
 BATCH = 1000
 
@@ -21,7 +21,7 @@ def rows_of(file: str):
 
 def check_rows(config: DictConfig) -> str | None:
     """Let a reward of ours look at every row, once for each state of the file."""
-    found = own_reward(config) if config.lab.check_data else None
+    found = own_reward(config) if config.lab.check_data and not options_fault(config) else None
     if found is None or not hasattr(found[0], "row_faults"):
         return None
     reward, options = found

@@ -1,16 +1,17 @@
 """Settings that this run doesn't read, because of what else it is: another estimator, another loss, a LoRA."""
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from preflight.checks import applies_to
+from preflight.checks import Note, applies_to
 from preflight.engines import A
 from preflight.estimators import mentions
-from preflight.facts import given, is_rl
+from preflight.facts import STAGE, given, is_driver, is_rl
 from preflight.names import CONF
 
 ACTOR = f"{A}.actor"
@@ -39,23 +40,30 @@ READ_BY_CODE = (
 
 
 @applies_to(is_rl)
-def check_of_algorithm(config: DictConfig) -> str | None:
-    """Numbers of other estimators and losses: whether a function has a name in it, its source says."""
-    estimator, loss = config.algorithm.adv_estimator, config[A].actor.policy_loss.loss_mode
-    told = []
-    for keys, prefix, kind, what, name in (
-        (OF_ESTIMATORS, "algorithm", "compute_advantage", "estimator", estimator),
-        (OF_LOSSES, ACTOR, "compute_policy_loss", "loss", loss),
-    ):
-        dead = [
-            f"{prefix}.{key}"
-            for key in keys
-            if given(f"{prefix}.{key}") and mentions(kind, name, key) is False
-        ]
-        told += (
-            [f"{', '.join(dead)} does nothing: the {what} {name} doesn't read it."] if dead else []
-        )
-    return " ".join(told) or None
+def check_of_estimator(config: DictConfig) -> str | None:
+    """Numbers of other estimators."""
+    return dead(
+        config, "algorithm", OF_ESTIMATORS, "compute_advantage", config.algorithm.adv_estimator
+    )
+
+
+@applies_to(is_rl)
+def check_of_loss(config: DictConfig) -> Note | None:
+    """Numbers of other losses: scripts carry them from one to the next, and they are only not read."""
+    line = dead(
+        config, ACTOR, OF_LOSSES, "compute_policy_loss", config[A].actor.policy_loss.loss_mode
+    )
+    return Note(line) if line else None
+
+
+def dead(config: DictConfig, prefix: str, keys: Iterable[str], kind: str, name: str) -> str | None:
+    """The line for those keys that were set and that the function `name` has nowhere in its source."""
+    told = [
+        f"{prefix}.{key}"
+        for key in keys
+        if given(f"{prefix}.{key}") and mentions(kind, name, key) is False
+    ]
+    return f"{', '.join(told)} does nothing: {name} doesn't read it." if told else None
 
 
 def check_with(config: DictConfig) -> str | None:
@@ -101,7 +109,12 @@ def other(value):
 
 
 def check_unread_words(config: DictConfig) -> str | None:
-    """A word of this project whose change would change none of verl's keys: another one is read in its place."""
+    """A word of this project whose change would change none of verl's keys: another one is read in its place.
+
+    In a stage of several, which get one command line, that is no mistake.
+    """
+    if is_driver(config):
+        return None  # its stages read them
     set_here = [
         key for key in sorted(mapped()) if given(key) and OmegaConf.select(config, key) is not None
     ]
@@ -110,7 +123,8 @@ def check_unread_words(config: DictConfig) -> str | None:
         for key in set_here
         if not changes(config, key)
     ]
-    return " ".join(told) or None
+    line = " ".join(told) or None
+    return Note(line) if line and os.environ.get(STAGE) else line
 
 
 def changes(config: DictConfig, key: str) -> bool:

@@ -114,10 +114,11 @@ def server(
 ) -> Server:
     """From verl's keys of a rollout."""
     cuda = hw.device != "cpu"
+    cache = OmegaConf.select(rollout, "engine_kwargs.vllm.kv_cache_memory_bytes")
     return Server(
         shape,
-        rollout.gpu_memory_utilization if cuda else None,
-        OmegaConf.select(rollout, "engine_kwargs.vllm.kv_cache_memory_bytes"),
+        rollout.gpu_memory_utilization if cuda or cache is None else None,
+        cache,
         head,
         rank,
         size(rollout.dtype, "bf16"),

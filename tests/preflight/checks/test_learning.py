@@ -106,6 +106,12 @@ def test_a_rate_of_another_order_is_told(configure):
         assert all_checks()["check_learning_rate"](configure(*good)) is None
 
 
+def test_an_upper_clip_that_clips_nothing_is_told(configure):
+    assert "no ratio is ever clipped" in noted("check_clip_high", configure(f"{ACTOR}.clip_ratio_high=28"))
+    for good in (["algo=dapo"], ["algo=cispo"], [f"{ACTOR}.clip_ratio_high=0.4"]):
+        assert all_checks()["check_clip_high"](configure(*good)) is None
+
+
 def test_a_number_of_another_loss_is_told(configure):
     assert "vanilla doesn't read it" in noted("check_of_loss", configure(f"{ACTOR}.tau_pos=2"))
     assert all_checks()["check_of_loss"](configure("algo=sapo", f"{ACTOR}.tau_pos=2")) is None
