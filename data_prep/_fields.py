@@ -17,6 +17,8 @@ from data_prep._read import BadRow
 from data_prep._split import Split
 from preflight.mistakes import Mistake
 
+SHAREGPT = {"human": "user", "gpt": "assistant"}
+
 
 def add_options(parser: argparse.ArgumentParser, source: str) -> None:
     """The options of the map; `source`: what gives the data its name, in the help."""
@@ -54,8 +56,12 @@ def text(value: object) -> str:
 
 
 def field(row: dict, name: str) -> object:
-    """A field's value. Raises BadRow if it is missing, null or a text without a word."""
+    """A field's value (`a.b`: field b of a mapping a). Raises BadRow if it is missing, null or without a word."""
     value = row.get(name)
+    if name not in row:
+        value = row
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
     if value is None or (isinstance(value, str) and not value.strip()):
         there = f"there is {', '.join(map(str, list(row)[:8])) or 'nothing'}"
         raise BadRow(f"column {name} is {'blank' if name in row else f'missing, {there}'}")
@@ -72,11 +78,19 @@ def text_of(spec: str, row: dict) -> str:
     return filled(spec, row) if "{{" in spec else text(field(row, spec))
 
 
+def of_sharegpt(message: object) -> object:
+    """{from, value}, as ShareGPT's files have it, as {role, content}; any other message as it is."""
+    if not isinstance(message, dict) or not {"from", "value"} <= message.keys():
+        return message
+    return {"role": SHAREGPT.get(message["from"], message["from"]), "content": message["value"]}
+
+
 def messages(args: argparse.Namespace, row: dict) -> list:
     """The prompt as messages. Raises BadRow."""
     prompt = None if "{{" in args.prompt else field(row, args.prompt)
     if not isinstance(prompt, list):
         prompt = [{"role": "user", "content": text_of(args.prompt, row)}]
+    prompt = [of_sharegpt(message) for message in prompt]
     system = [{"role": "system", "content": filled(args.system, row)}] if args.system else []
     return system + prompt
 

@@ -3,8 +3,8 @@
 Options marked (text) take a field's name, or a text with {{field}} in it for the field's value:
   --prompt question            --prompt $'Schema: {{schema}}\\nQuestion: {{question}}'
 ($'...' is how bash writes a line break in an argument.) Single braces stay as they are. The field of the
-prompt may also hold messages ({role, content}). Writes RL rows, and SFT rows where there is an answer.
-Rows with the same prompt are on the same side of the split.
+prompt may also hold messages ({role, content}, or ShareGPT's {from, value}); a.b is field b of a mapping a.
+Writes RL rows, and SFT rows where there is an answer. Rows with the same prompt are on the same side of the split.
 """
 
 import argparse

@@ -164,6 +164,11 @@ def start(sql_demo, tiny_model, tmp_path):
             "lab.hw.samples_per_step": 32, "lab.dataset.val_max_samples": 16, "lab.hw.sft_batch_size": 16,
             "trainer.total_training_steps": STEPS, "trainer.save_freq": -1, "trainer.test_freq": STEPS,
         }  # fmt: skip
+        learns_from_answers = any(
+            f"algo={name}" in overrides for name in ("sft", "dpo", "rm", "prm")
+        )
+        if "algo=self_play" not in overrides:  # whose stages read both
+            base.pop("lab.hw.samples_per_step" if learns_from_answers else "lab.hw.sft_batch_size")
         again = {o.split("=")[0].lstrip("+") for o in overrides}
         args = [f"{k}={v}" for k, v in base.items() if k not in again]
         if any(o.startswith("resume=") for o in overrides):

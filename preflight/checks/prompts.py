@@ -9,7 +9,7 @@ from preflight.checks import Note, applies_to
 from preflight.facts import data_files, is_rl, is_verls_sft, row_count
 from preflight.tokens import looked_at, wrong_messages
 
-CONVERT = "`python -m data_prep convert {0}` makes rows of messages."
+CONVERT = "`python -m data_prep jsonl {0} --prompt {1} --answer reward_model.ground_truth` makes rows of messages."
 
 
 @applies_to(lambda config: is_rl(config) or is_verls_sft(config))
@@ -22,7 +22,7 @@ def check_messages(config: DictConfig) -> str | None:
     column = OmegaConf.select(config, key)
     for file, number, messages in looked_at(config):
         if wrong := wrong_messages(messages):
-            cure = CONVERT.format(file) if "verl takes" in wrong else "Leave such rows out."
+            cure = CONVERT.format(file, column) if "verl takes" in wrong else "Leave such rows out."
             return f"{file}, row {number}: {column} {wrong}. {cure}"
     return None
 

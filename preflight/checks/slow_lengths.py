@@ -13,6 +13,7 @@ from preflight.engines import facts
 from preflight.facts import is_rl, is_sft, is_verls_sft, model_key
 from preflight.models import file_of, trained
 from preflight.sample import sample
+from preflight.tokens import looked_at, wrong_messages
 from rewards._steps import join_steps
 
 SAMPLE = 512  # rows of a file
@@ -123,6 +124,8 @@ def check_lengths_of_rows(config: DictConfig) -> str | None:
     """What share of the data is too long, and is left out, cut, or ends the run."""
     if not tokenizer_is_here(config):
         return Note(f"{trained(config)} is not on this machine: no row was measured.")
+    if any(wrong_messages(messages) for *_, messages in looked_at(config)):
+        return None  # another check says so
     parts, context = [], facts(trained(config)).get("max_position_embeddings")
     try:
         found = list(measured(config))

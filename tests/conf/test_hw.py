@@ -264,5 +264,4 @@ def test_the_command_line(tool, tmp_path):
     folder = tmp_path / "sweep"
     done = launch("-m", "hw=cpu,auto", "lab.model.path=/nowhere", f"hydra.sweep.dir={folder}")
     assert done.returncode == 2 and done.stderr.count("hw=auto: 2 × NVIDIA GeForce RTX 4090") == 1
-    chosen = [yaml.safe_load((folder / f"{job}/.hydra/hydra.yaml").read_text()) for job in "01"]
-    assert [c["hydra"]["runtime"]["choices"]["hw"] for c in chosen] == ["cpu", "auto"]
+    assert all(f"hw={name} lab.model.path=/nowhere" in done.stdout for name in ("cpu", "auto"))

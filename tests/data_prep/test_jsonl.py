@@ -330,3 +330,36 @@ def test_a_broken_array_is_not_read_to_its_end(tmp_path):
         with pytest.raises(Mistake, match="element 0: Expecting property name"):
             next(_array(f, file))
         assert f.tell() <= 2 * PIECE
+
+
+def test_rows_that_another_tool_has_written(tmp_path):
+    """Prompts as text or as ShareGPT's messages, ground truths in a mapping: what a check sends here."""
+    shared = [{"from": "system", "value": "Be short."}, {"from": "human", "value": "1 + 1?"}]
+    rows = [
+        {"prompt": prompt, "reward_model": {"ground_truth": "2"}} for prompt in (shared, "1 + 1?")
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    out = tmp_path / "out"
+    words = [
+        "--prompt",
+        "prompt",
+        "--answer",
+        "reward_model.ground_truth",
+        "--val-share",
+        "0.5",
+        "--out",
+        str(out),
+    ]
+    assert main(["jsonl", str(file), *words]) in (None, 0)
+    made = [
+        row
+        for name in ("train", "val")
+        for row in pq.read_table(out / f"{name}.parquet").to_pylist()
+    ]
+    asked = {"role": "user", "content": "1 + 1?"}
+    assert sorted((row["prompt"] for row in made), key=len) == [
+        [asked],
+        [{"role": "system", "content": "Be short."}, asked],
+    ]
+    assert [row["reward_model"]["ground_truth"] for row in made] == ["2", "2"]

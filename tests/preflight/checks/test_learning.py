@@ -107,7 +107,9 @@ def test_a_rate_of_another_order_is_told(configure):
 
 
 def test_an_upper_clip_that_clips_nothing_is_told(configure):
-    assert "no ratio is ever clipped" in noted("check_clip_high", configure(f"{ACTOR}.clip_ratio_high=28"))
+    assert "no ratio is ever clipped" in noted(
+        "check_clip_high", configure(f"{ACTOR}.clip_ratio_high=28")
+    )
     for good in (["algo=dapo"], ["algo=cispo"], [f"{ACTOR}.clip_ratio_high=0.4"]):
         assert all_checks()["check_clip_high"](configure(*good)) is None
 
@@ -164,7 +166,7 @@ def test_what_a_function_reads_is_seen_in_its_source(tmp_path, monkeypatch):
         ("What is 1 + 1?", "prompt is text, and verl takes messages"),
         (
             [{"from": "human", "value": "hi"}],
-            "(ShareGPT), and verl takes role and content. `python -m data_prep convert",
+            "(ShareGPT), and verl takes role and content. `python -m data_prep jsonl",
         ),
         ([], "prompt is empty"),
         ([{"role": "user", "content": ""}], "has no text"),
