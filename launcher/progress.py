@@ -24,6 +24,10 @@ MILESTONES = {
 }
 # The metric that a run is judged by.
 VALIDATION = "val-core/.*/acc/mean@.*|val-core/.*/mean@.*|val/loss"
+RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or torchrun's
+# What rewards/_limits/calls.py raises for a reward that raises; its place and its row are in the next lines.
+RAISED = re.compile(r"RewardError: (the reward .+ raised .+)")
+ABOUT_REWARD = re.compile(rf"(?:{re.escape(NESTED)})?\s*(at .+|the row: .+)")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # column, width, format, and the metrics that can fill it (a regular expression, the first that is there)
 COLUMNS = {
@@ -131,6 +135,8 @@ class Progress:
         self.metrics, self.log = (Tail(run_dir / f, None) for f in ("metrics.jsonl", "log.txt"))
         self.recent: list[tuple[float, int]] = []  # when the last steps ended
         self.header = False
+        self.raised = 0  # lines of the log that say that the reward raised
+        self.place_follows = False
         self.tty = sys.stdout.isatty()
 
     def __call__(self) -> float:
@@ -138,6 +144,7 @@ class Progress:
         for line in map(plain, self.log.lines()):
             if line.startswith(MESSAGE):
                 self._milestone(line.removeprefix(MESSAGE))
+            self._told_of_reward(line)
             for mark, text in MILESTONES.items():
                 if mark in line:
                     self._milestone(text)
@@ -158,6 +165,16 @@ class Progress:
         if self.tty:
             print(f"\r{span(time.time() - self.start):>7}  ", end="", flush=True)
         return self.moved
+
+    def _told_of_reward(self, line: str) -> None:
+        """Show the first error of a reward at once: its prompts are left out, and the run may go on."""
+        if self.place_follows and (place := ABOUT_REWARD.match(RAY_PREFIX.sub("", line))):
+            self._show(f"{'':>7}  {place[1].rstrip()}")
+        found = RAISED.search(line)
+        self.place_follows = bool(found) and not self.raised
+        if self.place_follows:
+            self._show(f"{span(time.time() - self.start):>7}  {found[1].rstrip()}")
+        self.raised += bool(found)
 
     def _milestone(self, text: str | None) -> None:
         self.moved = time.time()

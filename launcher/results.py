@@ -11,7 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -21,7 +21,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from launcher.best import is_loss
 from launcher.checkpoints import CONFIG, TRACKER
-from launcher.progress import ANSI, VALIDATION, named, pick, read_metrics, span
+from launcher.progress import (
+    ABOUT_REWARD,
+    ANSI,
+    RAISED,
+    RAY_PREFIX,
+    VALIDATION,
+    named,
+    pick,
+    read_metrics,
+    span,
+)
 from preflight import tables
 from preflight.facts import STAGE
 
@@ -33,9 +43,9 @@ ERROR = re.compile(r"([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b(: |$)")
 CURES = {  # what a log says → what helps
     "InvalidAuthToken": "This Ray asks for its token, and a run that names its address sends none: RAY_AUTH_MODE=token",
 }
+WIDTH = 200  # characters of a line that is shown
 VMSTAT = Path("/proc/vmstat")
 SIGNALS = {128 + number: number.name for number in signal.Signals}  # exit statuses
-RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or torchrun's
 
 
 # predicted by preflight/memory/forecast.py → the metric that measures it, which of its values, how it is printed
@@ -167,8 +177,11 @@ def errors(log: Path, begin: int = 0, lines: int = 12) -> list[list[str]]:
 
     The first is often the cause, and the last what verl made of it. Each with the end of its
     traceback, at most `lines` long; nothing if the log has no error. `begin`: byte to start at.
+    If the reward raised, that is the cause.
     """
-    clean = [RAY_PREFIX.sub("", ANSI.sub("", line)).rstrip() for line in lines_since(log, begin)]
+    clean = list(plain_lines(log, begin))
+    if found := raised(clean):
+        return found[:1]
     clean = [line for line in clean if line.strip() and not re.fullmatch(r"[\s^~]+", line)]
     found = [i for i, line in enumerate(clean) if ERROR.match(line)]
     blocks = []
@@ -178,6 +191,38 @@ def errors(log: Path, begin: int = 0, lines: int = 12) -> list[list[str]]:
             start -= 1
         blocks.append(clean[start : i + 1])
     return blocks
+
+
+def plain_lines(log: Path, begin: int) -> Iterator[str]:
+    """The lines of a log from a byte on, without colours and without what Ray puts before them."""
+    for line in lines_since(log, begin):
+        yield RAY_PREFIX.sub("", ANSI.sub("", line)).rstrip()
+
+
+def raised(lines: Iterable[str]) -> list[list[str]]:
+    """Of each error of the reward in a log: what it raised, where in its code, and at which row."""
+    blocks: list[list[str]] = []
+    goes_on = False
+    for line in lines:
+        if found := RAISED.search(line):
+            blocks.append([found[0]])
+        elif goes_on and (more := ABOUT_REWARD.match(line)):
+            blocks[-1].append(more[1])
+        else:
+            goes_on = False
+            continue
+        goes_on = True
+    return blocks
+
+
+def told_of_reward(log: Path, begin: int) -> str:
+    """What a run that has ended well says of a reward that raised; nothing if it didn't."""
+    found = raised(plain_lines(log, begin)) if log.exists() else []
+    if not found:
+        return ""
+    first = "\n".join(f"    {line[:WIDTH]}" for line in found[0])
+    times = f"{len(found)} times in {os.path.relpath(log)}"
+    return f"the reward raised ({times}), and those prompts were left out:\n{first}"
 
 
 def compared(run_dir: Path) -> str:
@@ -264,7 +309,8 @@ def summary(
         where, kept = os.path.relpath(run_dir), (run_dir / TRACKER).is_file()
         done = f"done; metrics, samples{' and checkpoints' if kept else ''} are in {where}"
         after = [] if kept and os.environ.get(STAGE) else next_commands(run_dir)
-        return "\n".join(filter(None, [compared(run_dir), done, *after]))
+        wrong = told_of_reward(run_dir / "log.txt", begin)
+        return "\n".join(filter(None, [wrong, compared(run_dir), done, *after]))
     if code == STALLED:
         text = (
             f"\nstopped: no progress for {span(stall_timeout_s)} (lab.stall_timeout_s). What each process was"
@@ -272,7 +318,7 @@ def summary(
         )
         return "\n".join(filter(None, [text, how_to_go_on(run_dir)]))
     found = errors(run_dir / "log.txt", begin)
-    blocks = ["\n".join(f"    {line[:200]}" for line in block) for block in found]
+    blocks = ["\n".join(f"    {line[:WIDTH]}" for line in block) for block in found]
     text = "\n\nand the last:\n\n".join(blocks)
     text = f" The first error in its log:\n\n{text}\n\n" if text else " Its log names no error.\n"
     lines = lines_since(run_dir / "log.txt", begin)

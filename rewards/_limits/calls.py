@@ -59,7 +59,7 @@ _inherited = contextvars.ContextVar[Limits | None]("limits", default=None)
 
 
 class RewardError(Raised):
-    """A reward raised: the message has the row and the traceback."""
+    """A reward raised: the message has the error, its place, the row and the traceback."""
 
     @property
     def brief(self) -> str:
@@ -118,7 +118,10 @@ async def call(
     except Exception as error:
         trace, cause, where = trace_of(error, __file__, worker.__file__)
         where = where or _place_of(function)
-    raise RewardError(f"the reward {name} of {path} raised, at {shown(row)}\n{trace}", cause, where)
+    # its first lines are what launcher/results.py shows at the end of a run
+    head = f"the reward {name} of {path} raised {' '.join(cause.split())[:SHOWN]}"
+    at = f"\nat {where}" if where else ""
+    raise RewardError(f"{head}{at}\nthe row: {shown(row)}\n{trace}", cause, where)
 
 
 def _scored(result) -> dict:

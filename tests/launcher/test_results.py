@@ -1,14 +1,29 @@
 """What a run leaves to read: errors of a log, the table of several runs."""
 
+import asyncio
 import json
 import os
+import re
+import traceback
 
 import pytest
 from omegaconf import OmegaConf
 
 from launcher import results
 from launcher.checkpoints import TRACKER
-from launcher.results import STAGE, Attempt, EndedJob, compared, errors, jobs_table, stats, summary
+from launcher.progress import NESTED, Progress
+from launcher.results import (
+    ERROR,
+    STAGE,
+    Attempt,
+    EndedJob,
+    compared,
+    errors,
+    jobs_table,
+    stats,
+    summary,
+)
+from rewards._limits.calls import RewardError, call
 
 CAUSE = """(RewardLoopWorker pid=7) Traceback (most recent call last):
 (RewardLoopWorker pid=7)   File "reward.py", line 1, in <module>
@@ -34,6 +49,82 @@ def test_the_cause_and_the_end_of_a_crash(log):
     assert cause[-1] == "ModuleNotFoundError: No module named 'nothing'"
     assert cause[0].strip() == 'File "reward.py", line 1, in <module>'
     assert end[-1] == "ValueError: an empty list" and len(end) == 3
+
+
+RAISES = """\x1b[36m(BatchedAgentLoopWorker pid=7)\x1b[0m Traceback (most recent call last):
+\x1b[36m(BatchedAgentLoopWorker pid=7)\x1b[0m   File "verl.py", line 148, in compute_score
+\x1b[36m(BatchedAgentLoopWorker pid=7)\x1b[0m     return await self.run_single(data)
+"""
+
+
+@pytest.fixture
+def of_reward(tmp_path):
+    """What Ray makes of the error of a reward that raises, as the code that calls rewards words it."""
+
+    def made(*codes: str) -> str:
+        text = ""
+        for number, code in enumerate(codes):
+            file = tmp_path / f"mine{number}.py"
+            file.write_text(f"LIMITS_ITSELF = True\nasync def compute_score(**row):\n    {code}\n")
+            row = ("source", "an answer", "truth", {"index": 4})
+            with pytest.raises(RewardError) as caught:
+                asyncio.run(call(str(file), "compute_score", row, {}))
+            lines = "".join(traceback.format_exception(caught.value)[-1:]).splitlines(keepends=True)
+            text += RAISES + "".join(f"\x1b[36m(Worker pid=7)\x1b[0m {line}" for line in lines)
+        return text
+
+    return made
+
+
+def test_of_a_reward_that_raises_the_end_shows_its_own_line(log, of_reward):
+    """Neither what was between it and verl, nor what verl made of it later, nor what was logged before."""
+    log.write_text(CAUSE + of_reward("return comon", "return 1 / 0") + "more\n" * 999 + END)
+    [block] = errors(log)
+    assert block[0].endswith("mine0.py raised NameError: name 'comon' is not defined")
+    assert re.match(r"at .*mine0\.py, line 3, in compute_score", block[1])
+    assert block[2].startswith("the row: data_source='source', index=4") and len(block) == 3
+    said = summary(log.parent, 1, 60, 0)
+    assert "ValueError" not in said and said.count("\n") < 10 and "line 3" in said
+
+
+def test_a_run_of_stages_shows_it_as_well(log, of_reward, capsys):
+    log.write_text(of_reward("return comon"))
+    said = summary(log.parent, 1, 60, 0)
+    Attempt(log.parent, ["launch.py"], OmegaConf.create({}))
+    progress = Progress(log.parent, "rl", None)
+    stage = log.stat().st_size
+    with log.open("a") as file:
+        file.write(
+            "".join(f"{NESTED} {line}\n" for line in said.splitlines()) + "StageError: it ended\n"
+        )
+    assert errors(log, stage) == errors(log)
+    progress()
+    assert "mine0.py, line 3" in capsys.readouterr().out
+    assert any(
+        ERROR.match(line.strip()) for line in said.splitlines()
+    )  # as launcher/stages.py looks for it
+
+
+def test_a_run_that_ends_well_says_that_its_reward_raised(log, of_reward):
+    Attempt(log.parent, ["launch.py"], OmegaConf.create({}))
+    log.write_text("starting\n" + of_reward(*["return comon"] * 3) + "bye\n")
+    said = summary(log.parent, 0, 60, 0)
+    assert "the reward raised (3 times in" in said and "NameError: name 'comon'" in said
+    assert "mine0.py, line 3" in said
+    assert "raised" not in summary(log.parent, 0, 60, log.stat().st_size)  # an earlier start
+    log.write_text("it raised the reward above 0.5\n")
+    assert "raised" not in summary(log.parent, 0, 60, 0)
+
+
+def test_the_screen_shows_the_first_error_of_a_reward(log, of_reward, capsys):
+    log.write_text("an earlier start\n")
+    progress = Progress(log.parent, "rl", None)
+    with log.open("a") as file:
+        file.write(of_reward("return comon", "return 1 / 0"))
+    progress()
+    shown = capsys.readouterr().out
+    assert "raised NameError: name 'comon'" in shown and "mine0.py, line 3" in shown
+    assert "ZeroDivisionError" not in shown and "the row" not in shown and progress.raised == 2
 
 
 def test_one_error_is_told_once_and_an_earlier_attempt_is_past(log):

@@ -65,7 +65,11 @@ def test_a_reward_that_raises_costs_its_groups(run, tmp_path):
                  "trainer.val_before_train=false", "trainer.test_freq=-1")  # fmt: skip
     log = result.log()
     assert "KeyError: 'this row is broken'" in log  # the reward's own traceback, and its row
-    assert f"the reward compute_score of {reward} raised, at data_source='sql_demo', index=" in log
+    assert f"the reward compute_score of {reward} raised KeyError: 'this row is broken'" in log
+    assert "the row: data_source='sql_demo', index=" in log
+    assert (
+        "and those prompts were left out" in result.out and "line 3, in compute_score" in result.out
+    )
     graded = [len([row for row in samples(result, step) if row["output"]]) for step in (1, 2)]
     assert 0 < sum(graded) < 64, graded
     assert result.at(2, "actor/grad_norm") > 0

@@ -127,9 +127,11 @@ def test_a_reward_that_raises_is_told_with_its_row(reward):
     with pytest.raises(RewardError) as caught:
         score(reward, response)
     message = str(caught.value)
-    first, _, trace = message.partition("\n")
-    assert all(part in first for part in ("source", "index=3", "x = 1", "'reference'", reward))
-    assert len(first) < 800  # of a long response, the beginning
+    first, place, row, trace = message.split("\n", 3)
+    assert first == f"the reward compute_score of {reward} raised KeyError: 'nothing here'"
+    assert place == f"at {caught.value.where}"
+    assert all(part in row for part in ("the row: ", "source", "index=3", "x = 1", "'reference'"))
+    assert len(row) < 800  # of a long response, the beginning
     assert trace.startswith("Traceback") and trace.endswith("KeyError: 'nothing here'")
     assert "exec(solution_str)" in trace and "_limits" not in trace  # its own lines alone
     assert caught.value.cause == "KeyError: 'nothing here'"
