@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from launcher import folders, results, resume
-from preflight import names, prepare, resolvers, reward_keys
+from preflight import facts, names, prepare, resolvers, reward_keys
 from preflight.mistakes import Mistake
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `start`, which prints a line or two
@@ -45,7 +45,7 @@ def job(config: DictConfig) -> None:
 
 def run(config: DictConfig, run_dir: Path) -> None:
     """Run it, or go on with it, in a folder that nobody else has. Raises Mistake if it can't go well."""
-    from launcher import child  # --cfg job doesn't wait for it
+    from launcher import child, supervisor  # --cfg job doesn't wait for them
 
     past, composed = resume.past(run_dir, asked), config.copy()
     reward_keys.gather(config, HydraConfig.get().overrides.task)
@@ -58,14 +58,17 @@ def run(config: DictConfig, run_dir: Path) -> None:
     with folders.taken(folders.of_checkpoints(config, run_dir)):
         past.keep() if past else resume.write_down(run_dir, composed)
         OmegaConf.save(config, run_dir / resume.RESOLVED)
-        print(f"{config.lab.name} → {os.path.relpath(run_dir)}", flush=True)
+        print(
+            f"{config.lab.name}{facts.of_sweep(sys.argv)} → {os.path.relpath(run_dir)}", flush=True
+        )
         print(past.report() if past else "", end="", flush=True)
         attempt = results.Attempt(run_dir, sys.argv, config, expected)
+        memory = supervisor.Memory()
         ended[-1].code = 130  # if Ctrl-C comes
         try:
-            ended[-1].code = child.run(config, run_dir)
+            ended[-1].code = child.run(config, run_dir, memory)
         finally:
-            attempt.end(ended[-1].code)
+            attempt.end(ended[-1].code, memory.peak)
     told = run_dir, ended[-1].code, config.lab.stall_timeout_s, attempt.log_begin, attempt.kills
     print(results.summary(*told), flush=True)
 

@@ -55,8 +55,11 @@ def command(config: DictConfig, run_dir: Path, folder: str, python: str | None) 
     return [sys.executable, "-m", *entry]
 
 
-def run(config: DictConfig, run_dir: Path) -> int:
-    """Run verl on RUN/resolved.yaml, with a line a step on the screen; returns the exit status."""
+def run(config: DictConfig, run_dir: Path, memory: supervisor.Memory | None = None) -> int:
+    """Run verl on RUN/resolved.yaml, with a line a step on the screen; returns the exit status.
+
+    memory: gets what the run's processes take.
+    """
     lab = config.lab
     return supervisor.run(
         lambda folder, python: command(config, run_dir, folder, python),
@@ -65,4 +68,5 @@ def run(config: DictConfig, run_dir: Path) -> int:
         Progress(run_dir, lab.trainer.kind, total_steps(config), lab.keep_best, lab.show_samples),
         lab.stall_timeout_s,
         fork=lab.hw.prefork and makes_ray(config),
+        memory=memory,
     )

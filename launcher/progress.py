@@ -23,7 +23,8 @@ MILESTONES = {
     NESTED: None,
 }
 # The metric that a run is judged by.
-VALIDATION = "val-core/.*/acc/mean@.*|val-core/.*/mean@.*|val/loss"
+ACCURACY = "val-core/.*/acc/mean@.*|val-core/.*/mean@.*"
+VALIDATION = f"{ACCURACY}|val/loss"
 RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or torchrun's
 # What rewards/_limits/calls.py raises for a reward that raises; its place and its row are in the next lines.
 RAISED = re.compile(r"RewardError: (the reward .+ raised .+)")
@@ -33,7 +34,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 COLUMNS = {
     "rl": [
         ("reward", "{:8.3f}", "critic/(score|rewards)/mean"),
-        ("val acc", "{:8.3f}", "val-core/.*/acc/mean@.*|val-core/.*/mean@.*"),
+        ("val acc", "{:8.3f}", ACCURACY),
         ("KL", "{:8.4f}", "actor/kl_loss|actor/reward_kl_penalty|actor/ppo_kl"),
         ("entropy", "{:8.3f}", "actor/entropy"),
         ("length", "{:7.1f}", "response_length/mean"),

@@ -23,6 +23,7 @@ from launcher.best import is_loss
 from launcher.checkpoints import CONFIG, TRACKER
 from launcher.progress import (
     ABOUT_REWARD,
+    ACCURACY,
     ANSI,
     RAISED,
     RAY_PREFIX,
@@ -48,14 +49,17 @@ VMSTAT = Path("/proc/vmstat")
 SIGNALS = {128 + number: number.name for number in signal.Signals}  # exit statuses
 
 
-# predicted by preflight/memory/forecast.py → the metric that measures it, which of its values, how it is printed
+# predicted by preflight/memory/forecast.py → the metric that measures it, which of its values, how it is printed.
+# verl's metric of a machine's memory counts other programs, so that is measured here (MACHINE).
 MEASURED: dict[str, tuple[str, Callable, str]] = {
     "step_s": ("timing_s/step", median, "a step took {:.2f} s (predicted: {:.2f})"),
     "allocated_gib": (
         "(actor/)?perf/max_memory_allocated_gb", max, "the trainer {:.1f} GiB of a GPU (predicted: {:.1f})",
     ),
-    "machine_gib": ("(actor/)?perf/cpu_memory_used_gb", max, "this machine {:.1f} GiB (predicted: {:.1f})"),
 }  # fmt: skip
+
+
+MACHINE = "the run's processes {:.1f} GiB (predicted: {:.1f})"
 
 
 @dataclass
@@ -98,10 +102,13 @@ class Attempt:
         if expected:
             (run_dir / "plan.txt").write_text(expected.text() + "\n")
 
-    def end(self, code: int) -> None:
-        """Note the end and the exit status, and sum up the metrics."""
+    def end(self, code: int, memory_bytes: int = 0) -> None:
+        """Note the end, the exit status and what the run's processes took, and sum up the metrics."""
         now = datetime.datetime.now().astimezone()
-        self.record.update(end=now.isoformat(timespec="seconds"), exit=code)
+        gib = round(memory_bytes / 2**30, 2)
+        self.record.update(
+            end=now.isoformat(timespec="seconds"), exit=code, machine_gib=gib or None
+        )
         write_json(self.file, self.all)
         write_json(self.run_dir / "training_stats.json", stats(self.run_dir))
 
@@ -234,6 +241,8 @@ def compared(run_dir: Path) -> str:
         values = [v for m in steps if (v := pick(m, pattern)) is not None]
         if values and (predicted := record.get("predicted", {}).get(name)):
             parts.append(form.format(pick_one(values), predicted))
+    predicted, took = record.get("predicted", {}).get("machine_gib"), record.get("machine_gib")
+    parts += [MACHINE.format(took, predicted)] if predicted and took else []
     return "; ".join(parts)
 
 
@@ -330,27 +339,40 @@ def summary(
     return "\n".join(filter(None, [text, how_to_go_on(run_dir)]))
 
 
+FIGURES = {  # columns of jobs_table: the metrics that fill them (launcher/progress.py)
+    "reward": "critic/score/mean",
+    "val acc": ACCURACY,
+    "loss": "train/loss",
+    "val loss": "val/loss",
+    "pair acc": "val/accuracy",
+}
+
+
 def jobs_table(jobs: list[EndedJob], best: bool = True) -> str:
-    """Several jobs: how each ended, its last reward and validation; * marks the best, where `best`."""
-    heads = ["", "job", "steps", "reward", "val", "end", "overrides"]
-    rows, values = [], {}
+    """Several jobs: how each ended, its last figures, of those that a job has; * marks the best, where `best`."""
+    rows, values, figures = [], {}, []
     for job in jobs:
         steps = sorted(read_metrics(job.run_dir / "metrics.jsonl").items())
-        last = {  # of both columns: value and metric of the last step that has one
-            column: ([v for _, m in steps if (v := pick(m, pattern)) is not None] or [None])[-1]
-            for column, pattern in (("reward", "critic/score/mean|train/loss"), ("val", VALIDATION))
+        last = {  # of each column the value of the last step that has one
+            column: found[-1]
+            for column, pattern in FIGURES.items()
+            if (found := [v for _, m in steps if (v := pick(m, pattern)) is not None])
         }
-        if last["val"] is not None and job.code == 0:
-            loss = any("val/loss" in metrics for _, metrics in steps)
-            values[len(rows)] = -last["val"] if loss else last["val"]
+        figures.append(last)
+        judged = [column for column in ("val acc", "val loss") if column in last]
+        if judged and job.code == 0:
+            values[len(rows)] = last[judged[0]] if judged[0] == "val acc" else -last["val loss"]
         file = job.run_dir / ".hydra" / "overrides.yaml"
         overrides = job.overrides
         if overrides is None:
             overrides = " ".join(OmegaConf.load(file)) if file.exists() else ""
-        numbers = ["-" if value is None else f"{value:.3f}" for value in last.values()]
         end = "ok" if job.code == 0 else f"exit {job.code}"
         done = str(max(dict(steps), default=0))
-        rows.append(["", job.run_dir.name, done, *numbers, end, overrides])
+        rows.append(["", job.run_dir.name, done, end, overrides])
+    shown = [column for column in FIGURES if any(column in last for last in figures)]
+    for row, last in zip(rows, figures, strict=True):
+        row[3:3] = [f"{last[column]:.3f}" if column in last else "-" for column in shown]
+    heads = ["", "job", "steps", *shown, "end", "overrides"]
     note = ""
     if values and best:
         row = max(values, key=values.get)

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -49,6 +50,20 @@ IMPORTS = [
     "transformers.models.qwen2.modeling_qwen2",
     "plugins.rollout.agent_loop",
 ]
+
+
+@dataclass
+class Memory:
+    """Of a run's processes. shared: files in /dev/shm that they have mapped; peak: bytes of all together, at most."""
+
+    shared: set[str] = field(default_factory=set)
+    peak: int = 0
+
+    def look(self) -> None:
+        """Note what is in use now."""
+        processes = descendants()
+        self.shared.update(shared_memory_of(processes))
+        self.peak = max(self.peak, sum(map(memory_of, processes)))
 
 
 class Stalled(Exception):
@@ -80,6 +95,13 @@ def shared_memory_of(processes: list[psutil.Process]) -> set[str]:
             lines = (line.split(maxsplit=5) for line in maps if "/dev/shm/" in line)
             found.update(fields[5].strip() for fields in lines if len(fields) == 6)
     return found
+
+
+def memory_of(process: psutil.Process) -> int:
+    """Bytes of a process's memory, of what it shares with others its part; 0 where the system doesn't say."""
+    with contextlib.suppress(psutil.Error, OSError):
+        return getattr(process.memory_full_info(), "pss", 0)
+    return 0
 
 
 def is_tracker(process: psutil.Process) -> bool:
@@ -148,14 +170,17 @@ def fork_server(env: dict[str, str], folder: str, log):
 
 
 def watch(
-    process: subprocess.Popen, progress: Callable[[], float], stall_timeout_s: float, memory: set
+    process: subprocess.Popen,
+    progress: Callable[[], float],
+    stall_timeout_s: float,
+    memory: Memory,
 ) -> None:
     """Wait for the process to end.
 
     Args:
         progress: called at every tick; returns when the run last moved on (time.time()).
         stall_timeout_s: raise Stalled after so many seconds without progress.
-        memory: gets the shared memory that is seen in use meanwhile, however this ends.
+        memory: looks every few seconds, however this ends.
     """
     looked = 0.0
     while True:
@@ -164,30 +189,30 @@ def watch(
             progress()
             return
         if time.time() - looked > 5:
-            memory.update(shared_memory_of(descendants()))
+            memory.look()
             looked = time.time()
         if time.time() - progress() > stall_timeout_s:
             raise Stalled
 
 
-def ask_to_stop(process: subprocess.Popen, memory: set[str]) -> None:
+def ask_to_stop(process: subprocess.Popen, memory: Memory) -> None:
     """Send Ctrl-C to verl, which shuts Ray down and closes its loggers."""
-    memory.update(shared_memory_of(descendants()))  # before the processes that name it end
+    memory.look()  # before the processes that name it end
     process.send_signal(signal.SIGINT)
 
 
-def leave_nothing(process: subprocess.Popen, grace_s: float, memory: set[str]) -> None:
+def leave_nothing(process: subprocess.Popen, grace_s: float, memory: Memory) -> None:
     """End whatever still runs, and remove the shared memory that it leaves.
 
     Args:
         grace_s: how long verl may take to end by itself.
         memory: what was seen in use before.
     """
-    memory.update(shared_memory_of(descendants()))
+    memory.look()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(grace_s)
     stop_all()
-    for file in memory:
+    for file in memory.shared:
         with contextlib.suppress(OSError):
             os.remove(file)
 
@@ -206,6 +231,7 @@ def run(
     progress: Callable[[], float],
     stall_timeout_s: float,
     fork: bool,
+    memory: Memory | None = None,
 ) -> int:
     """Run verl's process to its end.
 
@@ -215,6 +241,7 @@ def run(
         run_dir: log.txt, and stacks.txt or ray_logs/ if need be, are written there.
         env: the environment of the process.
         fork: start Python processes by forking (prefork.py).
+        memory: gets what the run's processes take.
 
     Returns:
         The exit status of verl; 124 if it stalled. KeyboardInterrupt passes through.
@@ -222,7 +249,7 @@ def run(
     become_reaper()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = tempfile.mkdtemp(prefix="verl-lab-")  # short: Ray's sockets lie in it
-    memory: set[str] = set()
+    memory = memory or Memory()
     code, grace_s = 1, 0.0
     with contextlib.ExitStack() as stack, open(run_dir / "log.txt", "a") as log:
         python = stack.enter_context(fork_server(env, folder, log)) if fork and can_fork() else None

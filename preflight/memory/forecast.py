@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import DictConfig
 
-from preflight.facts import rows_read
+from preflight.facts import is_driver, rows_read
 from preflight.memory.plan import Plan, device_bytes, plan, table, trainer_bytes
 from preflight.memory.sizes import Setup, setup_of
 from preflight.memory.step_time import Estimate, estimate
@@ -65,7 +65,9 @@ def forecast(config: DictConfig, chosen: dict[str, str] | None = None) -> Foreca
     if config.lab.plan == "off":
         return Forecast(setup, unknown="lab.plan=off")
     found = plan(setup, device_bytes(config))
-    return Forecast(setup, found, estimate(setup, config, found.concurrent), chosen or {})
+    # A step of a driver is a round: how long its stages start and train depends on what they find.
+    rough = None if is_driver(config) else estimate(setup, config, found.concurrent)
+    return Forecast(setup, found, rough, chosen or {})
 
 
 def total_steps(config: DictConfig) -> int | None:

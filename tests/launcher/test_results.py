@@ -184,8 +184,52 @@ def test_the_best_job_is_marked(tmp_path, metric, best):
         results.append(EndedJob(folder, code))
     lines = jobs_table(results).strip("\n").splitlines()
     assert [line.startswith("*") for line in lines[1:5]] == [job == best for job in range(4)]
-    assert lines[3].split() == ["2", "3", "-", "0.900", "exit", "1"]
+    assert ("val loss" in lines[0]) == (metric == "val/loss")
+    assert lines[3].split() == ["2", "3", "0.900", "exit", "1"]
     assert lines[-1].endswith(f"{tmp_path.name}/{best}")
+
+
+def test_each_figure_of_jobs_has_its_own_column(tmp_path):
+    """A loss is no reward, and right answers are not pairs that are told apart."""
+    made = {
+        "1_sft": {"train/loss": 0.5, "val/loss": 0.6},
+        "2_dpo": {"train/loss": 0.4, "val/loss": 0.3, "val/accuracy": 0.9},
+        "3_grpo": {"critic/score/mean": 0.2, "val-core/x/acc/mean@1": 0.7},
+        "4_cut": {},
+    }
+    for name, metrics in made.items():
+        (tmp_path / name).mkdir()
+        line = json.dumps({"step": 1, "data": metrics})
+        (tmp_path / name / "metrics.jsonl").write_text(f"{line}\n" if metrics else "")
+    jobs = [EndedJob(tmp_path / name, 0) for name in made]
+    lines = jobs_table(jobs, best=False).strip("\n").splitlines()
+    heads = re.split(r"\s{2,}", lines[0].strip())
+    assert heads == [
+        "job",
+        "steps",
+        "reward",
+        "val acc",
+        "loss",
+        "val loss",
+        "pair acc",
+        "end",
+        "overrides",
+    ]
+    assert [line.split()[2:7] for line in lines[1:5]] == [
+        ["-", "-", "0.500", "0.600", "-"],
+        ["-", "-", "0.400", "0.300", "0.900"],
+        ["0.200", "0.700", "-", "-", "-"],
+        ["-"] * 5,
+    ]
+    alone = jobs_table(jobs[:1], best=False).strip("\n").splitlines()[0]
+    assert re.split(r"\s{2,}", alone.strip()) == [
+        "job",
+        "steps",
+        "loss",
+        "val loss",
+        "end",
+        "overrides",
+    ]
 
 
 def test_torchruns_prefix_hides_no_error(tmp_path):
@@ -239,10 +283,15 @@ def test_a_run_is_compared_with_what_was_predicted(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     told = "a step took 2.50 s (predicted: 2.00); the trainer 19.0 GiB of a GPU (predicted: 20.0)"
     assert compared(tmp_path) == told and summary(tmp_path, 0, 1.0, 0).startswith(told)
+    Expected.figures = lambda self: {"machine_gib": 3.0}
+    Attempt(tmp_path, ["launch.py"], config, Expected()).end(0, 5 << 29)
+    assert compared(tmp_path) == "the run's processes 2.5 GiB (predicted: 3.0)"
+    Attempt(tmp_path, ["launch.py"], config, Expected()).end(0)  # where the system doesn't say
+    assert compared(tmp_path) == ""
     Attempt(tmp_path, ["launch.py"], config).end(0)  # a start without a plan has nothing to compare
     assert compared(tmp_path) == ""
     attempts = json.loads((tmp_path / "run.json").read_text())["attempts"]
-    assert [attempt["chosen"] for attempt in attempts] == [["lab.lora_rank=32"]] * 2
+    assert [attempt["chosen"] for attempt in attempts][-1] == ["lab.lora_rank=32"] * 3
 
 
 def test_a_start_leaves_its_config_and_its_end_the_statistics(tmp_path):

@@ -95,7 +95,7 @@ def test_a_run_that_hangs_is_stopped_and_its_stacks_are_written(tmp_path):
 def test_what_was_noted_of_a_run_that_hangs_is_kept():
     command = [sys.executable, "-c", BLOCK + "time.sleep(300)"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    file, noted = f"/dev/shm/{process.stdout.readline().split()[1]}", set()
+    file, noted = f"/dev/shm/{process.stdout.readline().split()[1]}", supervisor.Memory()
     try:
         with pytest.raises(supervisor.Stalled):
             supervisor.watch(process, lambda: 0.0, 0, noted)
@@ -103,7 +103,35 @@ def test_what_was_noted_of_a_run_that_hangs_is_kept():
         process.kill()
         process.communicate()
         os.remove(file)
-    assert file in noted
+    assert file in noted.shared and 0 < noted.peak < psutil.virtual_memory().total
+
+
+ALLOCATE = """
+import os, sys
+block = bytearray(b"x") * (100 << 20)
+for _ in range(2):  # children share what they don't change
+    if not os.fork():
+        break
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what processes share")
+def test_the_memory_of_a_run_is_that_of_its_own_processes():
+    """Not that of other programs, and what several of them share counts once."""
+    command = [sys.executable, "-c", ALLOCATE]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes)
+    try:
+        for _ in range(3):
+            assert process.stdout.readline() == b"ready\n"
+        of_run = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
+        assert 100 << 20 < sum(map(supervisor.memory_of, of_run)) < 200 << 20
+        assert supervisor.memory_of(psutil.Process()) > 0
+    finally:
+        process.communicate()
+    assert supervisor.memory_of(of_run[0]) == 0
 
 
 def test_a_process_that_its_parent_has_waited_for_lives_no_more():

@@ -26,7 +26,10 @@ pytestmark = pytest.mark.real
 def test_sft(warm):
     assert warm.at(100, "train/loss") < 0.5 * warm.at(1, "train/loss")
     assert warm.at(100, "val/loss") < warm.at(50, "val/loss")
-    assert re.search(r"a step took [\d.]+ s \(predicted: [\d.]+\); this machine", warm.done.stdout)
+    assert re.search(
+        r"a step took [\d.]+ s \(predicted: [\d.]+\); the run's processes [\d.]+ GiB",
+        warm.done.stdout,
+    )
     model = warm.folder / "checkpoints/global_step_100/huggingface"
     assert json.loads((model / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
 
@@ -57,7 +60,8 @@ def test_grpo_with_the_sql_reward(run, warm):
     # what was expected of it, and what it took
     assert "GiB of this machine" in (result.folder / "plan.txt").read_text()
     assert re.search(
-        r"a step took [\d.]+ s \(predicted: [\d.]+\); this machine", result.done.stdout
+        r"a step took [\d.]+ s \(predicted: [\d.]+\); the run's processes [\d.]+ GiB",
+        result.done.stdout,
     )
     # the folder
     config = yaml.safe_load((result.folder / "resolved.yaml").read_text())

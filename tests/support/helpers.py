@@ -45,7 +45,7 @@ def main(config):
 main()
 '''
 
-def run(config, run_dir):
+def run(config, run_dir, memory):
     command = child.command(config, run_dir, "/tmp/x", None)
     rest = command[command.index(config.lab.trainer.entry) + 1 :]
     rest = [word for word in rest if "job_logging" not in word]  # it is of verl's own tree

@@ -162,6 +162,14 @@ def test_nothing_helps_but_a_smaller_model(composer):
     assert "model=qwen2_5_coder_1_5b would" in coder
 
 
+def test_a_round_is_no_step(composer, tiny_model):
+    """A round is many steps and the starts of its parts: no time of a step stands for it."""
+    model = f"lab.model.path={tiny_model}"
+    rounds = forecast(composer("algo=self_play", "hw=cpu", model))
+    assert set(rounds.figures()) == {"machine_gib"} and "a step" not in rounds.text()
+    assert set(forecast(composer("hw=cpu", model)).figures()) == {"machine_gib", "step_s"}
+
+
 def test_switched_off_or_unknown(grpo):
     tight = changed(grpo, lab__hw__memory_gib=6)
     assert check_fit(tight) and check_fit(changed(tight, lab__plan="off")) is None
