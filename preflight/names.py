@@ -109,6 +109,8 @@ def check_options(arg: str, known: dict) -> None:
     group = key.removeprefix("lab.")
     if group in known and group != key and "=" in arg and re.fullmatch(r"[\w.-]+", value):
         raise Mistake(f"{key} holds single keys: `{group}={value}` chooses an option of {group}=.")
+    if key in known and value.startswith("{"):
+        raise Mistake(f"{key}= chooses one of {', '.join(known[key])}; set single keys as {key}.NAME=VALUE.")
     if "=" not in arg or key not in known or re.search(r"[(\[{$]", value):
         return  # choice(...), glob(*), lists: Hydra's grammar, and Hydra's errors
     if arg in FORMER:

@@ -20,7 +20,7 @@ def unknown_keys(overrides: list[str]) -> list[str]:
     from preflight import prepare
 
     overrides = [first_of_sweep(arg) for arg in overrides if "=glob(" not in arg]
-    chosen = [arg for arg in overrides if key_of(arg) in groups()]
+    chosen = [arg for arg in overrides if key_of(arg) in groups() and "{" not in arg]
     config = composed(chosen)
     keys = [arg for arg in overrides if arg not in chosen and arg[0] not in "+~"]
     strange = [

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from preflight.declared import Place, kind_of, of_conf, places
+from preflight.declared import Place, kind_of, of_conf, of_verl, places
 from preflight.facts import given, is_rl
 from preflight.mistakes import nearest, unknown
 
@@ -256,12 +256,26 @@ def ours(found: list[Value]) -> Iterator[str]:
                 yield f"unknown key {place.path!r}.{nearest(key, beside)}"
 
 
-def wrong_types(found: list[Value]) -> list[str]:
+def lacking(config: DictConfig, there: set[str]) -> Iterator[str]:
+    """Groups of settings that were replaced as a whole, or that lost a key: what reads them would not find it."""
+    gone: dict[str, list[str]] = {}
+    for path in of_verl(is_rl(config)):
+        parent, _, key = path.rpartition(".")
+        if parent in there and path not in there and key != "_target_":
+            node = OmegaConf.select(config, parent)
+            if OmegaConf.is_dict(node) and key not in node:
+                gone.setdefault(parent, []).append(key)
+    for parent, keys in gone.items():
+        some = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+        yield f"{parent} has lost {some}: set its keys one by one, as {parent}.{keys[0]}=VALUE."
+
+
+def wrong_types(config: DictConfig, found: list[Value]) -> list[str]:
     """Values of another type than declared, and keys that nobody has.
 
     A value that is calculated from other keys is looked at only where those that are written down are right.
     """
-    lines = [*strangers(found), *ours(found)]
+    lines = [*strangers(found), *ours(found), *lacking(config, {one.place.path for one in found})]
     lines += filter(None, (misfit(one) for one in found if not one.is_calculated))
     if not lines:
         calculated = [one for one in found if one.is_calculated]
@@ -323,7 +337,7 @@ def faults(config: DictConfig) -> list[str]:
     if given("lab.trainer") or not {"kind", "unused"} <= set(node):
         return ["lab.trainer.* says what a trainer is, and is no setting: choose algo=."]
     found = all_values(config)
-    if types := wrong_types(found):
+    if types := wrong_types(config, found):
         return types
     numbers_as_text(config, found)
     return bad_choices(found) + out_of_range(found)

@@ -59,7 +59,7 @@ def module_file(module: str) -> Path | None:
         return None
     folder = installed(root)
     if not rest or folder is None:
-        return Path(spec.origin) if spec.origin else None
+        return Path(spec.origin) if spec.origin and spec.has_location else None
     place = folder.joinpath(*rest)
     return next((f for f in (place.with_suffix(".py"), place / "__init__.py") if f.is_file()), None)
 
