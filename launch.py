@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from launcher import folders, results, resume
 from preflight import facts, names, prepare, resolvers, reward_keys
-from preflight.mistakes import Mistake
+from preflight.mistakes import Mistake, near
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `start`, which prints a line or two
 resolvers.register()
@@ -58,9 +58,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
     with folders.taken(folders.of_checkpoints(config, run_dir)):
         past.keep() if past else resume.write_down(run_dir, composed)
         OmegaConf.save(config, run_dir / resume.RESOLVED)
-        print(
-            f"{config.lab.name}{facts.of_sweep(sys.argv)} → {os.path.relpath(run_dir)}", flush=True
-        )
+        print(f"{config.lab.name}{facts.of_sweep(sys.argv)} → {near(run_dir)}", flush=True)
         print(past.report() if past else "", end="", flush=True)
         attempt = results.Attempt(run_dir, sys.argv, config, expected)
         memory = supervisor.Memory()

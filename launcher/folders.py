@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from preflight.mistakes import Mistake
+from preflight.mistakes import Mistake, near
 
 LOCK = ".run.lock"
 OF_HYDRA = ["multirun.yaml"]  # it writes this into the folder of a sweep before the first job
@@ -82,7 +82,7 @@ def _locked(file: Path) -> int:
             who = ", ".join(_holders(file)) or os.read(lock, 200).decode(errors="replace")
             os.close(lock)
             raise Mistake(
-                f"{os.path.relpath(file.parent)} belongs to a run that has not ended ({who or 'it has just begun'}):"
+                f"{near(file.parent)} belongs to a run that has not ended ({who or 'it has just begun'}):"
                 " wait for it or stop it, or take another folder."
             ) from None
         except OSError:

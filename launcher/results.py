@@ -35,6 +35,7 @@ from launcher.progress import (
 )
 from preflight import tables
 from preflight.facts import STAGE
+from preflight.mistakes import near
 
 if TYPE_CHECKING:
     from preflight.memory.forecast import Forecast
@@ -228,7 +229,7 @@ def told_of_reward(log: Path, begin: int) -> str:
     if not found:
         return ""
     first = "\n".join(f"    {line[:WIDTH]}" for line in found[0])
-    times = f"{len(found)} times in {os.path.relpath(log)}"
+    times = f"{len(found)} times in {near(log)}"
     return f"the reward raised ({times}), and those prompts were left out:\n{first}"
 
 
@@ -256,7 +257,7 @@ def next_commands(run_dir: Path) -> list[str]:
             (f"{key}={trainer[key]}" for key in ("val_only", "save_freq") if trainer.get(key)), ""
         )
         return [f"no checkpoint was kept, because trainer.{why}"] if why else []
-    run = shlex.quote(os.path.relpath(run_dir))
+    run = shlex.quote(near(run_dir))
     trainer = config.get("lab", {}).get("trainer", {})
     answers = not trainer.get("makes_reward")  # else it scores, and answers nobody
     lines = [f"python -m tools.chat {run}", f"python -m tools.evaluate {run}"] if answers else []
@@ -273,7 +274,7 @@ def how_to_go_on(run_dir: Path) -> str:
     since = (
         "" if (run_dir / TRACKER).is_file() else "  (from its first step: it has no checkpoint yet)"
     )
-    return f"go on: python launch.py {shlex.quote(f'resume={os.path.relpath(run_dir)}')}{since}"
+    return f"go on: python launch.py {shlex.quote(f'resume={near(run_dir)}')}{since}"
 
 
 def out_of_memory_kills() -> int | None:
@@ -313,9 +314,9 @@ def summary(
     """
     from launcher.supervisor import STALLED  # --cfg job doesn't wait for psutil
 
-    log = os.path.relpath(run_dir / "log.txt")
+    log = near(run_dir / "log.txt")
     if code == 0:
-        where, kept = os.path.relpath(run_dir), (run_dir / TRACKER).is_file()
+        where, kept = near(run_dir), (run_dir / TRACKER).is_file()
         done = f"done; metrics, samples{' and checkpoints' if kept else ''} are in {where}"
         after = [] if kept and os.environ.get(STAGE) else next_commands(run_dir)
         wrong = told_of_reward(run_dir / "log.txt", begin)
@@ -323,7 +324,7 @@ def summary(
     if code == STALLED:
         text = (
             f"\nstopped: no progress for {span(stall_timeout_s)} (lab.stall_timeout_s). What each process was"
-            f" doing is in {os.path.relpath(run_dir / 'stacks.txt')}, the whole log in {log}"
+            f" doing is in {near(run_dir / 'stacks.txt')}, the whole log in {log}"
         )
         return "\n".join(filter(None, [text, how_to_go_on(run_dir)]))
     found = errors(run_dir / "log.txt", begin)
@@ -377,7 +378,7 @@ def jobs_table(jobs: list[EndedJob], best: bool = True) -> str:
     if values and best:
         row = max(values, key=values.get)
         rows[row][0] = "*"
-        note = f"\n\n* best validation: {os.path.relpath(jobs[row].run_dir)}"
+        note = f"\n\n* best validation: {near(jobs[row].run_dir)}"
     return f"\n{tables.text(heads, rows)}{note}"
 
 

@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from preflight import names, reward_keys
-from preflight.mistakes import Mistake
+from preflight.mistakes import Mistake, near
 
 RESOLVED = "resolved.yaml"
 OVERRIDES, COMPOSED = ".hydra/overrides.yaml", ".hydra/config.yaml"
@@ -58,7 +58,7 @@ def past(run_dir: Path, asked: Path | None) -> "Past | None":
     if not (run_dir / RESOLVED).exists():
         return None
     if asked is None or not os.path.samefile(asked, run_dir):
-        there = os.path.relpath(run_dir) if run_dir.is_relative_to(Path.cwd()) else run_dir
+        there = near(run_dir)
         raise Mistake(f"{there} holds a run already: `{shlex.quote(f'resume={there}')}` goes on with it, another folder"
                       " keeps it as it is.")  # fmt: skip
     return Past(run_dir)
@@ -166,7 +166,7 @@ class Past:
                  " (KEY=VALUE changes one):"]  # fmt: skip
         lines += [f"  {change}" for change in self.changes[:SHOWN]]
         if len(self.changes) > SHOWN:
-            rest, file = len(self.changes) - SHOWN, os.path.relpath(self.run_dir / CHANGES)
+            rest, file = len(self.changes) - SHOWN, near(self.run_dir / CHANGES)
             lines += [f"  and {rest} more, in {file}"]
         return "\n".join(lines) + "\n"
 
@@ -177,7 +177,7 @@ def readable(file: Path, read: Callable[[Path], Any], cure: str) -> Any:
         return read(file)
     except (ValueError, LookupError, TypeError, OSError, yaml.YAMLError):
         pass
-    raise Mistake(f"{os.path.relpath(file)} is damaged (was the disk full?): {cure}.")
+    raise Mistake(f"{near(file)} is damaged (was the disk full?): {cure}.")
 
 
 def config_in(file: Path) -> DictConfig:

@@ -1,7 +1,9 @@
 """A user's mistake, and the words for a name that doesn't exist. A leaf: any room may import it."""
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class Mistake(Exception):
@@ -9,6 +11,12 @@ class Mistake(Exception):
 
     Raised by a check, it is the last word: the others could make no sense of this config.
     """
+
+
+def near(path: str | Path) -> str:
+    """A path as a message says it: relative inside of the working folder, else whole."""
+    relative = os.path.relpath(path)
+    return str(os.path.abspath(path)) if relative.startswith("..") else relative
 
 
 def nearest(name: str, known: Iterable, cutoff: float = 0.6) -> str:

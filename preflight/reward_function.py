@@ -14,7 +14,7 @@ from types import ModuleType
 from omegaconf import DictConfig, OmegaConf
 
 from preflight.facts import is_sft
-from preflight.mistakes import nearest, unknown
+from preflight.mistakes import near, nearest, unknown
 from preflight.names import ROOT
 
 IMPORT_S = 20  # for a file whose text does not say whether it has the function
@@ -69,16 +69,10 @@ def file_fault(config: DictConfig) -> str | None:
         source = decoded(Path(path))
         names = names_in(source, path)
     except SyntaxError as error:
-        return f"{shown(path)}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
+        return f"{near(path)}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
     if function.name not in names and (why := missing(path, function.name)):
-        return f"{shown(path)} {why}{nearest(function.name, names)}"
+        return f"{near(path)} {why}{nearest(function.name, names)}"
     return None
-
-
-def shown(path: str) -> str:
-    """A path as a message says it: relative, if that is inside of the working folder."""
-    near = os.path.relpath(path)
-    return path if near.startswith("..") else near
 
 
 def decoded(path: Path) -> str:
@@ -168,15 +162,15 @@ def options_fault(config: DictConfig) -> str | None:
     takes = [argument.arg for argument in (*written.args.args, *written.args.kwonlyargs)]
     lacks = [name for name in ROW if name not in takes]
     if not written.args.kwarg and (lacks or written.args.posonlyargs):
-        return (f"{shown(path)}: verl calls {function.name} by name, and it takes no {' and no '.join(lacks or ROW)}."
+        return (f"{near(path)}: verl calls {function.name} by name, and it takes no {' and no '.join(lacks or ROW)}."
                 f" Write: def {function.name}({', '.join(ROW)}, **options)")  # fmt: skip
     known = [name for name in takes if name not in ROW]
     for name in given if not written.args.kwarg else ():
         if name not in known:
-            return f"{shown(path)}: {unknown('option', name, known)}"
+            return f"{near(path)}: {unknown('option', name, known)}"
     if needed := [name for name in required(written) if name not in (*ROW, *given)]:
         first = needed[0]
-        return f"{shown(path)}: {function.name} needs {first}: set lab.reward.{first}=..., or give it a default."
+        return f"{near(path)}: {function.name} needs {first}: set lab.reward.{first}=..., or give it a default."
     return None
 
 

@@ -1,10 +1,10 @@
 """Some rows of a dataset, the same ones each time."""
 
-import os
 import random
 from pathlib import Path
 
 from preflight.facts import as_list, columns_of
+from preflight.mistakes import near
 
 SEED = 0
 
@@ -21,5 +21,5 @@ def sample(files, size: int, columns: list[str] | None = None) -> list[tuple[str
         count = data.count_rows()
         some = sorted(random.Random(SEED).sample(range(count), min(size, count)))
         drawn = data.take(some, columns=columns).to_pylist()
-        rows += [(os.path.relpath(file), n, row) for n, row in zip(some, drawn, strict=True)]
+        rows += [(near(file), n, row) for n, row in zip(some, drawn, strict=True)]
     return rows

@@ -158,7 +158,7 @@ def test_a_sweep_goes_on_after_a_failed_job_and_prints_a_table(tmp_path):
 
 
 def test_the_heading_of_a_sweeps_job_says_what_it_has_of_its_own(tmp_path, sql_demo, tiny_model):
-    same = [f"lab.model.path={tiny_model}", f"lab.dataset.dir={sql_demo}", "reward=none"]
+    same = [f"lab.model.path={tiny_model}", f"lab.dataset.dir={sql_demo}"]
     sweep = launch_without_verl("-m", "lab.seed=3,4", *same, f"hydra.sweep.dir={tmp_path}/sweep")
     heads = [line for line in sweep.stdout.splitlines() if "→" in line]
     assert [re.search(r", (.+) →", head)[1] for head in heads] == ["lab.seed=3", "lab.seed=4"]

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,6 +15,7 @@ from preflight.facts import (
     model_key,
     verl_folder,
 )
+from preflight.mistakes import near
 from preflight.models import file_of, trained
 from preflight.reward_function import is_verls, own_reward
 
@@ -45,7 +45,7 @@ def check_columns(config: DictConfig) -> str | None:
     key = "data.prompt_key" if is_rl(config) else "data.messages_key"
     wanted = wanted_columns(config)
     for file in data_files(config):
-        there, place = columns_of(file), os.path.relpath(file)
+        there, place = columns_of(file), near(file)
         if there is None and is_rl(config) and place.endswith(JSON):
             continue  # which verl's RL reads as well
         if there is None:
@@ -66,7 +66,7 @@ def check_kind_of_rows(config: DictConfig) -> str | None:
                 f" lab.dataset.{trainer.rows}_train=FILE (and {trainer.rows}_val), parquet with {columns}."
                 " dataset=sql_demo has some.")  # fmt: skip
     for file in data_files(config):
-        there, place = columns_of(file), os.path.relpath(file)
+        there, place = columns_of(file), near(file)
         if there is None:
             return NOT_PARQUET.format(place)
         if missing := sorted(set(trainer.columns) - set(there)):
@@ -101,7 +101,7 @@ def check_data_source(config: DictConfig) -> str | None:
         for source in pq.read_table(file, columns=["data_source"])[0].unique().to_pylist():
             if source not in names and not str(source).startswith(beginnings):
                 return (f"reward={choice('reward') or 'none'}: verl has no reward for data_source={source!r} of"
-                        f" {os.path.relpath(file)}: choose one (reward=exact), or name your own.")  # fmt: skip
+                        f" {near(file)}: choose one (reward=exact), or name your own.")  # fmt: skip
     return None
 
 

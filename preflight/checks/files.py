@@ -9,8 +9,9 @@ from omegaconf import DictConfig
 
 from preflight.checks import Note, applies_to
 from preflight.facts import choice, is_rl, named_files
-from preflight.mistakes import nearest
+from preflight.mistakes import near, nearest
 from preflight.models import facts_of, file_of, trained
+from preflight.names import ROOT
 from preflight.resolvers import HUB_ID
 from preflight.reward_function import file_fault
 
@@ -26,8 +27,7 @@ def check_data_files(config: DictConfig) -> str | None:
         if not Path(file).is_file():
             name = choice("dataset")
             how = f"`make data D={name}` makes it (`python -m data_prep {name} --help`)."
-            place = os.path.relpath(file)
-            place = file if place.startswith("..") else place
+            place = near(file) if Path.cwd() == ROOT else os.path.abspath(file)
             return f"no data file {place}: {how}"
     return None
 
@@ -65,7 +65,7 @@ def check_random_weights(config: DictConfig) -> Note | None:
     if made.get("name") != "tiny_model":
         return None
     return Note(
-        f"{os.path.relpath(card.parent)} has random weights: a reward for right answers stays at 0, and nothing is"
+        f"{near(card.parent)} has random weights: a reward for right answers stays at 0, and nothing is"
         f" learned. Train it first: `python launch.py algo=sft dataset={choice('dataset')}"
         " hydra.run.dir=outputs/sft`, and then run this with lab.model.path=outputs/sft"
     )

@@ -1,12 +1,11 @@
 """Some rows as they are: prompts that are no messages, that are empty, that are too long for all of them to stay."""
 
-import os
-
 from omegaconf import DictConfig, OmegaConf
 
 from preflight import tokens
 from preflight.checks import Note, applies_to
 from preflight.facts import data_files, is_rl, is_verls_sft, row_count
+from preflight.mistakes import near
 from preflight.tokens import looked_at, wrong_messages
 
 CONVERT = "`python -m data_prep jsonl {0} --prompt {1} --answer reward_model.ground_truth` makes rows of messages."
@@ -16,7 +15,7 @@ CONVERT = "`python -m data_prep jsonl {0} --prompt {1} --answer reward_model.gro
 def check_messages(config: DictConfig) -> str | None:
     """Rows whose prompt a chat template can't render."""
     if any(row_count(file) == 0 for file in data_files(config)):
-        empty = [os.path.relpath(file) for file in data_files(config) if row_count(file) == 0]
+        empty = [near(file) for file in data_files(config) if row_count(file) == 0]
         return f"{', '.join(empty)} has no rows."
     key = "data.prompt_key" if is_rl(config) else "data.messages_key"
     column = OmegaConf.select(config, key)
