@@ -110,7 +110,9 @@ def check_options(arg: str, known: dict) -> None:
     if group in known and group != key and "=" in arg and re.fullmatch(r"[\w.-]+", value):
         raise Mistake(f"{key} holds single keys: `{group}={value}` chooses an option of {group}=.")
     if key in known and value.startswith("{"):
-        raise Mistake(f"{key}= chooses one of {', '.join(known[key])}; set single keys as {key}.NAME=VALUE.")
+        raise Mistake(
+            f"{key}= chooses one of {', '.join(known[key])}; set single keys as {key}.NAME=VALUE."
+        )
     if "=" not in arg or key not in known or re.search(r"[(\[{$]", value):
         return  # choice(...), glob(*), lists: Hydra's grammar, and Hydra's errors
     if arg in FORMER:
@@ -207,7 +209,11 @@ def explain(error: Exception, argv: Iterable[str] = ()) -> str:
         overrides = [arg for arg in argv if "=" in arg and not arg.startswith("-")]
         from preflight.strangers import unknown_keys  # which composes
 
-        return "\n".join(unknown_keys(overrides or [f"{key}=null"]))
+        lines = unknown_keys(overrides or [f"{key}=null"])
+        return (
+            "\n".join(lines)
+            or f"unknown key {key!r}: set keys that are there one by one, as KEY.NAME=VALUE."
+        )
     text = re.sub(r"\s*\n\s*", " ", str(causes[-1] if omega is None else omega)).strip()
     return text.replace(
         "Set the environment variable HYDRA_FULL_ERROR=1 for a complete stack trace.", ""

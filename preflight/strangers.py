@@ -28,6 +28,8 @@ def unknown_keys(overrides: list[str]) -> list[str]:
         for arg in keys
         if not has(config, key_of(arg)) or key_of(arg).partition(".")[0] in renamed.LEGACY
     ]
+    if not strange:
+        return []  # a key inside of a value
     known = keys_of(config)
     lines = [strangers([key_of(arg) for arg in strange], known, overrides)]
     try:

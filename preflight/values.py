@@ -35,7 +35,7 @@ BY_NAME = {
     "data.tokenizer": "str", "attn_implementation": "str", "reward_kwargs": "dict", "external_lib": "str",
     "chat_template": "str", "ray_init.address": "str",
 }  # fmt: skip
-MAY_BE_NULL = ("memory_mib", "train_files", "val_files")
+MAY_BE_NULL = ("memory_mib", "train_files", "val_files", "ray_init.address", "chat_template")
 MAY_BE_ONE = ("train_files", "val_files", "logger", "lab.loggers", "preflight.skip", "save_contents", "load_contents",
               "target_modules", "exclude_modules", "ignore_patterns")  # one word for a list of one  # fmt: skip
 
@@ -210,6 +210,10 @@ def misfit(one: Value) -> str | None:
     words_alone = looked_up(dict.fromkeys(MAY_BE_ONE, True), place.path)
     if kind == "list" and words_alone and any(not isinstance(word, str) for word in value):
         return f"{name}={shown(value)} must be a list of words."
+    lists = [known for known in place.declared.values if kind_of(known) == "list" and len(known)]
+    of_numbers = kind == "list" and lists and all(number(one) for known in lists for one in known)
+    if of_numbers and not all(number(one) for one in value):
+        return f"{name}={shown(value)} must be a list of numbers."
     if not kinds or kind in kinds or (kind == "int" and "float" in kinds):
         return None
     if kind in ("int", "float") and "str" in kinds:

@@ -74,3 +74,11 @@ def test_a_name_alone_is_no_proof():
     assert renamed.moved("x.param_offload", known) is None  # two have it
     assert renamed.moved("x.long_name", known) == "e.long_name"
     assert renamed.moved("a.x.long_name", known) is None  # its root is there, without it
+
+
+def test_a_key_inside_of_a_value(own_hydra):
+    """Which no single override names."""
+    with pytest.raises(
+        Mistake, match=r"unknown key 'lab\.hw\.a': set keys that are there one by one"
+    ):
+        names.composed(["lab.hw={a: 1}"])

@@ -40,6 +40,8 @@ MISTAKES = [  # overrides, and what the line has
     (["critic=null"], "critic=null: this is a group of settings"),
     ([f"{ACTOR}.optim=null"], "this is a group of settings"),
     (["lab.seed={a: 1}"], "lab.seed must be a whole number, and not a group of settings."),
+    (["algo=sft", "trainer.profile_interval=[1,a]"], "must be a list of numbers"),
+    (["data.train_files=[1,a]"], "must be a list of words"),
     # one that is calculated from a key: that key is named
     (["lab.hw.attention=null"], "lab.hw.attention=null must be text."),
     (["lab.hw.attention=flash_attn2"], "unknown lab.hw.attention 'flash_attn2'. Did you mean flash_attention_2?"),
@@ -104,6 +106,14 @@ def test_a_number_is_text_where_text_is_meant(configure):
     config = configure("lab.project=2026")
     assert values.faults(config) == []
     assert config.lab.project == config.trainer.project_name == "2026"
+
+
+def test_a_group_that_was_replaced_is_told(configure):
+    config = configure()
+    OmegaConf.set_struct(config, False)
+    config.transfer_queue.backend = {"a": 1}
+    (line,) = [one for one in values.faults(config) if "has lost" in one]
+    assert line.startswith("transfer_queue.backend has lost storage_backend, SimpleStorage")
 
 
 def test_all_wrong_values_are_told_at_once(configure):
