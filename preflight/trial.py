@@ -67,9 +67,9 @@ def alike(found: list["Tried"]) -> str | None:
     file, (number, *_) = next(iter(rows.items()))
     both = f"{earned[file, number, True]:.4g} and {earned[file, number, False]:.4g}"
     return (
-        f"in {count} of {of_all} rows the reference answer scores no more than an empty one ({both} in row {number}):"
-        f" {where}. If a good answer is not the ground truth as it stands (a box, a fence around it), say what it is:"
-        " reference_answer(ground_truth, extra_info) in the reward's file."
+        f"in {count} of {of_all} rows the reference answer scores no more than an empty one ({both} in row"
+        f" {number}, counted from 0): {where}. If a good answer is not the ground truth as it stands (a box, a fence"
+        " around it), say what it is: reference_answer(ground_truth, extra_info) in the reward's file."
     )
 
 
@@ -95,7 +95,9 @@ def tried(subject: Subject, files: list[str], size: int) -> list[Tried]:
             reference = subject.reference(row)
         except Exception as error:
             kind = "" if isinstance(error, Mistake) else f"{type(error).__name__}: "
-            raise Mistake(f"{file}, row {number}: no reference answer: {kind}{error}") from None
+            raise Mistake(
+                f"{file}, row {number} (from 0): no reference answer: {kind}{error}"
+            ) from None
         asked += [] if reference is None else [Tried(file, number, row, reference, True)]
         asked.append(Tried(file, number, row, "", False))
     results = asyncio.run(score_all(subject, [(one.row, one.answer) for one in asked]))

@@ -29,7 +29,8 @@ def check_first_answers(config: DictConfig) -> str | None:
         return str(mistake)
     for one in found:
         if isinstance(one.result, RewardError):
-            return f"{one.file}, row {one.number}: {' '.join(fault(one.result, None, one.is_reference).split())}."
+            wrong = " ".join(fault(one.result, None, one.is_reference).split())
+            return f"{one.file}, row {one.number} (from 0): {wrong}."
     scored = [
         one.result
         for one in found

@@ -22,7 +22,7 @@ def check_messages(config: DictConfig) -> str | None:
     for file, number, messages in looked_at(config):
         if wrong := wrong_messages(messages):
             cure = CONVERT.format(file, column) if "verl takes" in wrong else "Leave such rows out."
-            return f"{file}, row {number}: {column} {wrong}. {cure}"
+            return f"{file}, row {number} (from 0): {column} {wrong}. {cure}"
     return None
 
 

@@ -154,8 +154,8 @@ def check_turns(config: DictConfig) -> str | None:
     renderer = Renderer(config)
     for file, number, row in sample(config.data.train_files, 8):
         if not renderer.turn_by_turn(row):
-            return (f"{file}, row {number}: the chat template renders a single turn differently from the same turn in"
-                    " its conversation, and verl stops there: set data.ignore_input_ids_mismatch=true or"
+            return (f"{file}, row {number} (from 0): the chat template renders a single turn differently from the same"
+                    " turn in its conversation, and verl stops there: set data.ignore_input_ids_mismatch=true or"
                     " lab.model.chat_template_kwargs.")  # fmt: skip
     return None
 

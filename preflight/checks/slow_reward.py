@@ -29,7 +29,7 @@ def check_reward(config: DictConfig) -> str | None:
     for one in found:
         bar = subject.bars["reference" if one.is_reference else "empty"]
         if wrong := fault(one.result, bar, one.is_reference):
-            return f"{one.file}, row {one.number}: {' '.join(wrong.split())}."
+            return f"{one.file}, row {one.number} (from 0): {' '.join(wrong.split())}."
     if wrong := alike(found):
         return wrong
     references = [one.result["score"] for one in found if one.is_reference]
