@@ -115,6 +115,8 @@ def check_unread_words(config: DictConfig) -> str | None:
     """
     if is_driver(config):
         return None  # its stages read them
+    if next(raw_nodes(config), None) is None:
+        return None  # a run that goes on: its values are there, and nothing is calculated from these words any more
     set_here = [
         key for key in sorted(mapped()) if given(key) and OmegaConf.select(config, key) is not None
     ]
