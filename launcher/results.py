@@ -188,8 +188,8 @@ def errors(log: Path, begin: int = 0, lines: int = 12) -> list[list[str]]:
     If the reward raised, that is the cause.
     """
     clean = list(plain_lines(log, begin))
-    if found := raised(clean):
-        return found[:1]
+    if of_reward := raised(clean):
+        return of_reward[:1]
     clean = [line for line in clean if line.strip() and not re.fullmatch(r"[\s^~]+", line)]
     found = [i for i, line in enumerate(clean) if ERROR.match(line)]
     blocks = []
@@ -351,13 +351,15 @@ FIGURES = {  # columns of jobs_table: the metrics that fill them (launcher/progr
 
 def jobs_table(jobs: list[EndedJob], best: bool = True) -> str:
     """Several jobs: how each ended, its last figures, of those that a job has; * marks the best, where `best`."""
-    rows, values, figures = [], {}, []
+    rows: list[list[str]] = []
+    figures: list[dict[str, float]] = []
+    values: dict[int, float] = {}  # row → what is best when it is largest
     for job in jobs:
         steps = sorted(read_metrics(job.run_dir / "metrics.jsonl").items())
         last = {  # of each column the value of the last step that has one
-            column: found[-1]
+            column: seen[-1]
             for column, pattern in FIGURES.items()
-            if (found := [v for _, m in steps if (v := pick(m, pattern)) is not None])
+            if (seen := [v for _, m in steps if (v := pick(m, pattern)) is not None])
         }
         figures.append(last)
         judged = [column for column in ("val acc", "val loss") if column in last]
@@ -376,9 +378,9 @@ def jobs_table(jobs: list[EndedJob], best: bool = True) -> str:
     heads = ["", "job", "steps", *shown, "end", "overrides"]
     note = ""
     if values and best:
-        row = max(values, key=values.get)
-        rows[row][0] = "*"
-        note = f"\n\n* best validation: {near(jobs[row].run_dir)}"
+        first = max(values, key=lambda number: values[number])
+        rows[first][0] = "*"
+        note = f"\n\n* best validation: {near(jobs[first].run_dir)}"
     return f"\n{tables.text(heads, rows)}{note}"
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,7 +16,7 @@ AROUND = 300  # tokens that a template puts around the words, at most (SmolLM3's
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
-def looked_at(config: DictConfig) -> Iterator[tuple[str, int, object]]:
+def looked_at(config: DictConfig) -> Iterator[tuple[str, int, Any]]:
     """(file, number, messages) of some rows."""
     key = config.data.prompt_key if is_rl(config) else config.data.messages_key
     for file in data_files(config):
@@ -26,7 +27,7 @@ def looked_at(config: DictConfig) -> Iterator[tuple[str, int, object]]:
             )
 
 
-def wrong_messages(messages: object) -> str | None:
+def wrong_messages(messages: Any) -> str | None:
     """What is wrong with the messages of a row."""
     if isinstance(messages, str):
         return "is text, and verl takes messages [{role, content}]"

@@ -76,6 +76,7 @@ MISTAKES = {
     ],
 }  # fmt: skip
 GOOD = [
+    ["algorithm.gamma=1.0", f"{ROLLOUT}.val_kwargs.top_k=-1", f"{ROLLOUT}.val_kwargs.temperature=0"],  # verl's own
     ["algo=ppo", "trainer.critic_warmup=5", "trainer.total_training_steps=100", "algorithm.gamma=0.9"],
     [LORA, "lab.model.rl_lr_lora=1e-5", f"{A}.model.target_modules=[q_proj,v_proj]"],
     [LORA, f"{A}.model.target_modules='.*(q|v)_proj'"],
