@@ -198,7 +198,8 @@ def main(argv: list[str]) -> int:
     try:
         return guarded(lambda: try_reward(args), ValueError, OSError)
     except RewardError as error:
-        print(f"error: {error.brief}\n    {str(error).splitlines()[0]}", file=sys.stderr)
+        row = next(line for line in str(error).splitlines() if line.startswith("the row: "))
+        print(f"error: {error.brief}\n    {row}", file=sys.stderr)
         return 2
 
 
