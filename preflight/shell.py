@@ -61,7 +61,7 @@ class Script:
     Args:
         text: of the script.
         arguments: `$1`, `$2`, ... and `$@`.
-        environment: variables that are set before it.
+        environment: variables that are set before it; None: those of this process, as they are now.
 
     Raises CantRead.
     """
@@ -70,13 +70,13 @@ class Script:
         self,
         text: str,
         arguments: tuple[str, ...] = (),
-        environment: Mapping[str, str] = os.environ,
+        environment: Mapping[str, str] | None = None,
     ):
         import tree_sitter_bash
         from tree_sitter import Language, Parser
 
         tree = Parser(Language(tree_sitter_bash.language())).parse(text.encode())
-        self.values: dict[str, str | list[str]] = dict(environment)
+        self.values: dict[str, str | list[str]] = dict(os.environ if environment is None else environment)
         self.arguments, self.has_arguments = list(arguments), bool(arguments)
         self.exported: dict[str, str] = {}
         self.functions: dict = {}

@@ -126,7 +126,8 @@ def test_the_memory_of_a_run_is_that_of_its_own_processes():
     try:
         said = b""  # in any pieces: three processes write to one pipe
         while said.count(b"ready") < 3:
-            assert (piece := os.read(process.stdout.fileno(), 100)), said
+            piece = os.read(process.stdout.fileno(), 100)
+            assert piece, said
             said += piece
         of_run = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
         assert 100 << 20 < sum(map(supervisor.memory_of, of_run)) < 200 << 20
