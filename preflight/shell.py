@@ -76,7 +76,9 @@ class Script:
         from tree_sitter import Language, Parser
 
         tree = Parser(Language(tree_sitter_bash.language())).parse(text.encode())
-        self.values: dict[str, str | list[str]] = dict(os.environ if environment is None else environment)
+        self.values: dict[str, str | list[str]] = dict(
+            os.environ if environment is None else environment
+        )
         self.arguments, self.has_arguments = list(arguments), bool(arguments)
         self.exported: dict[str, str] = {}
         self.functions: dict = {}
@@ -86,8 +88,11 @@ class Script:
         if broken := next(
             (node for node in _all(tree.root_node) if node.is_missing or node.type == "ERROR"), None
         ):
-            line = broken.start_point[0] + 1
-            raise CantRead(f"line {line} is no shell: {text.splitlines()[line - 1].strip()[:80]}")
+            number = broken.start_point[0]
+            line = "".join(text.split("\n")[number : number + 1]).strip()[
+                :80
+            ]  # it may miss what comes after the end
+            raise CantRead(f"line {number + 1} is no shell: {line}")
         with contextlib.suppress(Exit):
             self.run(tree.root_node)
 
