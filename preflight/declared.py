@@ -15,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from preflight.facts import verl_folder
+from preflight.facts import given, is_rl, verl_folder
 from preflight.names import CONF
 
 PLACES = ("base_config.py", "trainer/config/*.py", "workers/config/*.py", "utils/profiler/config.py",
@@ -33,20 +33,17 @@ class Declared(NamedTuple):
     Args:
         kinds: of the values that it takes: bool, int, float, str, list, dict, null; empty: nothing is declared.
         values: those that are written down for it somewhere.
-        choices: of a Literal; empty: any.
         of: the name of the dataclass that its node becomes, if it does.
     """
 
     kinds: frozenset[str] = frozenset()
     values: tuple = ()
-    choices: tuple = ()
     of: str | None = None
 
     def __or__(self, other: "Declared") -> "Declared":
         return Declared(
             self.kinds | other.kinds,
             self.values + other.values,
-            self.choices or other.choices,
             self.of or other.of,
         )
 
@@ -86,8 +83,7 @@ def _by_annotation(node: ast.expr | None) -> Declared:
             return _union(parts)
         case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
             parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            choices = tuple(ast.literal_eval(part) for part in parts)
-            return Declared(frozenset(map(kind_of, choices)), (), choices)
+            return Declared(frozenset(kind_of(ast.literal_eval(part)) for part in parts))
         case ast.Subscript(value=outer):
             return _by_annotation(outer)
         case ast.Name(id=name) | ast.Attribute(attr=name):
@@ -172,6 +168,13 @@ def verls_tree(rl: bool) -> DictConfig:
     for group, name in groups.items():
         tree[group] = OmegaConf.load(base / group / f"{name}.yaml")
     return tree
+
+
+def is_not_verls(config: DictConfig, key: str) -> bool:
+    """Whether a command line sets a key to another value than verl's own, which scripts like to repeat."""
+    return given(key) and OmegaConf.select(config, key) != OmegaConf.select(
+        verls_tree(is_rl(config)), key
+    )
 
 
 def installed(package: str) -> Path | None:

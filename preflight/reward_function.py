@@ -1,6 +1,7 @@
 """The reward of a run: its file and its options, looked at without running it."""
 
 import ast
+import functools
 import importlib
 import importlib.util
 import os
@@ -70,7 +71,9 @@ def file_fault(config: DictConfig) -> str | None:
         names = names_in(source, path)
     except SyntaxError as error:
         return f"{near(path)}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
-    if function.name not in names and (why := missing(path, function.name)):
+    if function.name not in names and (
+        why := missing(path, function.name, Path(path).stat().st_mtime_ns)
+    ):
         return f"{near(path)} {why}{nearest(function.name, names)}"
     return None
 
@@ -112,7 +115,8 @@ def names_in(source: str, path: str) -> set[str]:
     }
 
 
-def missing(path: str, name: str) -> str | None:
+@functools.cache
+def missing(path: str, name: str, mtime_ns: int) -> str | None:
     """Whether a file really lacks a name that its text does not bind: it is imported, in a process of its own.
 
     `from x import *` and `globals()` make names that no reader of the text sees.

@@ -162,9 +162,9 @@ def value_at(place: Place) -> Value:
     """A key's value; a group of settings and a list are their nodes."""
     node = place.node
     if not node._is_interpolation():
-        is_leaf = node._is_none() or node._is_missing() or not OmegaConf.is_config(node)
-        value = None if node._is_none() or node._is_missing() else node
-        return Value(place, node._value() if is_leaf and value is not None else value)
+        if node._is_none() or node._is_missing():
+            return Value(place, None)
+        return Value(place, node if OmegaConf.is_config(node) else node._value())
     try:
         return Value(place, node._get_parent()[place.path.rpartition(".")[2]], is_calculated=True)
     except OmegaConfBaseException as error:

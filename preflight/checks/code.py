@@ -2,7 +2,7 @@
 
 import ast
 import importlib.util
-import os
+import re
 from functools import cache
 from pathlib import Path
 
@@ -12,35 +12,44 @@ from preflight.checks import applies_to
 from preflight.declared import installed
 from preflight.engines import A, has_critic
 from preflight.facts import is_rl, model_key, verl_folder
-from preflight.mistakes import unknown
+from preflight.mistakes import near, nearest, unknown
 from preflight.models import facts_of, file_of, trained
 from preflight.resolvers import HUB_ID
+from preflight.reward_function import decoded, names_in
 
 FILES = ("data.custom_cls", "trainer.v1.sampler.custom_sampler", "data.sampler",
          f"{A}.rollout.agent.custom_async_server", "data.datagen")  # {path, name} of a Python file  # fmt: skip
 DOTTED = (f"{A}.rollout.agent.agent_loop_manager_class", f"{A}.rollout.checkpoint_manager_class",
           "trainer.checkpoint_callback_class")  # module.Class  # fmt: skip
+MANAGER, LOOP = "reward.reward_manager.name", f"{A}.rollout.agent.default_agent_loop"
 REGISTRIES = {  # key → where verl registers such names
-    "reward.reward_manager.name": "experimental/reward_loop/reward_manager",
-    f"{A}.rollout.agent.default_agent_loop": "experimental/agent_loop",
+    MANAGER: "experimental/reward_loop/reward_manager",
+    LOOP: "experimental/agent_loop",
 }
 OTHER_FILES = (f"{A}.rollout.multi_turn.tool_config_path", f"{A}.rollout.multi_turn.function_tool_path",
                f"{A}.rollout.agent.agent_loop_config_path", f"{A}.rollout.router_config_path")  # fmt: skip
 
 
-def defined(file: Path) -> set[str] | None:
-    """Names that a Python file binds anywhere at its top level; None if it takes over those of another module."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.alias):
-            if node.name == "*":
-                return None
-            names.add(node.asname or node.name.partition(".")[0])
-    return names
+STAR = re.compile(r"^\s*from .+ import \*", re.MULTILINE)
+
+
+def bound(file: Path) -> set[str] | None:
+    """Names that a Python file binds; None if it takes over those of another module. Raises SyntaxError."""
+    source = decoded(file)
+    return None if STAR.search(source) else names_in(source, str(file))
+
+
+def lacks(file: Path, name: str) -> str | None:
+    """What is wrong if a Python file has no such name, or is none."""
+    try:
+        names = bound(file)
+    except SyntaxError as error:
+        return f"{near(file)}, line {error.lineno}: {error.msg}"
+    return (
+        None
+        if names is None or name in names
+        else f"{near(file)} has no {name}.{nearest(name, names)}"
+    )
 
 
 def file_at(path: str) -> Path | None:
@@ -74,9 +83,8 @@ def check_code_files(config: DictConfig) -> str | None:
         file, name = file_at(path), node.get("name", node.get("class_name"))
         if file is None:
             return f"{key}.path={path}: no such file."
-        names = defined(file)
-        if name and names is not None and name not in names:
-            return f"{key}: {os.path.relpath(file)} has no {unknown('name', name, names).removeprefix('unknown ')}"
+        if name and (wrong := lacks(file, name)):
+            return f"{key}: {wrong}"
     for key in OTHER_FILES:
         path = OmegaConf.select(config, key)
         if path and not Path(path).is_file():
@@ -94,9 +102,8 @@ def check_classes(config: DictConfig) -> str | None:
         file = module_file(module) if module else None
         if file is None:
             return f"{key}={name}: no module {module or name} is installed."
-        names = defined(file)
-        if names is not None and cls not in names:
-            return f"{key}={name}: {module} has no {cls}."
+        if wrong := lacks(file, cls):
+            return f"{key}={name}: {wrong}"
     library = OmegaConf.select(config, f"{model_key(config)}.external_lib")
     for module in [library] if isinstance(library, str) else library or ():
         if module_file(module) is None:
@@ -123,10 +130,9 @@ def check_registered(config: DictConfig) -> str | None:
     own_loops = config[A].rollout.agent.agent_loop_config_path or OmegaConf.select(
         config, f"{A}.model.external_lib"
     )
+    looked_up = {MANAGER: manager.source == "register", LOOP: not own_loops}
     for key, folder in REGISTRIES.items():
-        if (key.endswith("manager.name") and manager.source != "register") or (
-            "loop" in key.rpartition(".")[2] and own_loops
-        ):
+        if not looked_up[key]:
             continue
         name = OmegaConf.select(config, key)
         if name not in registered_in(folder):
@@ -134,28 +140,17 @@ def check_registered(config: DictConfig) -> str | None:
     return None
 
 
-@cache
-def optimizers(module: str) -> frozenset[str] | None:
-    """Classes that a module of optimizers offers; None if only importing it could tell."""
-    file = module_file(module)
-    names = defined(file) if file else None
-    return (
-        None
-        if names is None
-        else frozenset(name for name in names if name[:1].isupper() or name[:2].istitle())
-    )
-
-
 def check_optimizer(config: DictConfig) -> str | None:
     """An optimizer's class, and its package."""
     for key in (f"{A}.actor.optim", "critic.optim") if is_rl(config) else ("optim",):
         node = OmegaConf.select(config, key)
         impl, name = node.optimizer_impl, node.optimizer
-        if module_file(impl) is None:
+        file = module_file(impl)
+        if file is None:
             return f"{key}.optimizer_impl={impl}: no such module is installed."
-        known = optimizers(impl)
-        if known and name not in known and not name.startswith("_"):
-            return unknown(f"{key}.optimizer", name, known)
+        classes = {known for known in bound(file) or () if known[:1].isupper()}
+        if classes and name not in classes and not name.startswith("_"):
+            return unknown(f"{key}.optimizer", name, classes)
     return None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from omegaconf import DictConfig, OmegaConf
 
 from preflight.checks import Note, applies_to
-from preflight.declared import verls_tree
+from preflight.declared import is_not_verls
 from preflight.engines import CRITIC_TOKENS, has_critic
 from preflight.estimators import compares_group
 from preflight.facts import choice, given, is_rl, is_sft
@@ -105,11 +105,10 @@ def check_lora(config: DictConfig) -> str | None:
 
 def unread(config: DictConfig, table: dict[str, str]) -> Iterator[tuple[str, str]]:
     """(key, what is read instead) of those that somebody sets to another value than verl's own."""
-    tree = verls_tree(is_rl(config))
     for key, instead in table.items():
-        value = OmegaConf.select(config, key)
-        if not given(key) or value == OmegaConf.select(tree, key):
+        if not is_not_verls(config, key):
             continue
+        value = OmegaConf.select(config, key)
         if key.endswith(".do_sample"):
             sampling = OmegaConf.select(config, key.rpartition(".")[0])
             if value == (sampling.temperature > 0):

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from preflight.checks import Note, applies_to
-from preflight.declared import of_verl
+from preflight.declared import is_not_verls
 from preflight.engines import A
 from preflight.estimators import mentions
 from preflight.facts import STAGE, given, is_driver, is_rl
@@ -57,18 +57,12 @@ def check_of_loss(config: DictConfig) -> Note | None:
     return Note(line) if line else None
 
 
-def chosen(config: DictConfig, key: str) -> bool:
-    """Whether a command line sets a key of verl's to another value than verl's own, which scripts like to repeat."""
-    default = of_verl(is_rl(config)).get(key)
-    return given(key) and not (default and OmegaConf.select(config, key) in default.values)
-
-
 def dead(config: DictConfig, prefix: str, keys: Iterable[str], kind: str, name: str) -> str | None:
     """The line for those keys that were set and that the function `name` has nowhere in its source."""
     told = [
         f"{prefix}.{key}"
         for key in keys
-        if chosen(config, f"{prefix}.{key}") and mentions(kind, name, key) is False
+        if is_not_verls(config, f"{prefix}.{key}") and mentions(kind, name, key) is False
     ]
     return f"{', '.join(told)} does nothing: {name} doesn't read it." if told else None
 
@@ -77,13 +71,13 @@ def check_with(config: DictConfig) -> str | None:
     """Settings that are read beside one value of another."""
     for key, (other, value) in WITH.items():
         have = OmegaConf.select(config, other)
-        if chosen(config, key) and have is not None and have != value:
+        if is_not_verls(config, key) and have is not None and have != value:
             return f"{key} does nothing with {other}={have}: it is read with {value}."
     if not is_rl(config):
         return None
     for name in (f"{A}.rollout", f"{A}.rollout.val_kwargs"):
         node = OmegaConf.select(config, name)
-        told = [f"{name}.{key}" for key in GREEDY if chosen(config, f"{name}.{key}")]
+        told = [f"{name}.{key}" for key in GREEDY if is_not_verls(config, f"{name}.{key}")]
         if told and node.temperature == 0:
             return f"{', '.join(told)} does nothing with {name}.temperature=0, which takes the likeliest token."
     return None

@@ -180,6 +180,13 @@ def test_prompts_that_are_no_messages(configure, tmp_path, prompt, text):
     assert text in caught("check_messages", configure(f"data.train_files={file}"))
 
 
+def test_a_class_of_ones_own_in_a_broken_file(configure, tmp_path):
+    file = tmp_path / "rows.py"
+    file.write_text("class Rows(:\n")
+    config = configure(f"data.custom_cls.path={file}", "data.custom_cls.name=Rows")
+    assert "rows.py, line 1: " in caught("check_code_files", config)
+
+
 def test_a_file_without_rows(configure, tmp_path):
     file = tmp_path / "rows.parquet"
     pq.write_table(pa.Table.from_pylist([RL_ROW])[:0], file)
