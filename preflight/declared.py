@@ -5,17 +5,15 @@ All three are read as text: importing verl takes seconds.
 
 import ast
 import functools
-import importlib.util
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from preflight.facts import given, is_rl, verl_folder
+from preflight.facts import given, installed, is_rl, verl_folder
 from preflight.names import CONF
 
 PLACES = ("base_config.py", "trainer/config/*.py", "workers/config/*.py", "utils/profiler/config.py",
@@ -174,16 +172,6 @@ def is_not_verls(config: DictConfig, key: str) -> bool:
     """Whether a command line sets a key to another value than verl's own, which scripts like to repeat."""
     return given(key) and OmegaConf.select(config, key) != OmegaConf.select(
         verls_tree(is_rl(config)), key
-    )
-
-
-def installed(package: str) -> Path | None:
-    """The folder of a package, found without importing it; None if it isn't there."""
-    spec = importlib.util.find_spec(package)
-    return (
-        Path(spec.submodule_search_locations[0])
-        if spec and spec.submodule_search_locations
-        else None
     )
 
 

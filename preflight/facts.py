@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -72,12 +73,27 @@ def of_sweep(argv: list[str]) -> str:
     return "".join(f", {one.lstrip('+')}" for one in own)
 
 
+def installed(package: str) -> Path | None:
+    """The folder of a package, found without importing it; None if it isn't there."""
+    spec = importlib.util.find_spec(package)
+    places = spec.submodule_search_locations if spec else None
+    return Path(places[0]) if places else None
+
+
+def module_file(module: str) -> Path | None:
+    """Where a module lies, found without importing what it is in; None if there is none of that name."""
+    root, *rest = module.split(".")
+    spec = importlib.util.find_spec(root) if root else None
+    for name in rest:  # `find_spec` of the whole name would import the packages above
+        spec = PathFinder.find_spec(name, spec.submodule_search_locations or []) if spec else None
+    return Path(spec.origin) if spec and spec.origin and spec.has_location else None
+
+
 def verl_folder() -> Path:
     """verl's source, found without importing it (that takes seconds). Raises ModuleNotFoundError."""
-    spec = importlib.util.find_spec("verl")
-    if spec is None:
-        raise ModuleNotFoundError("verl is not installed: run `make setup`")
-    return Path(spec.submodule_search_locations[0])
+    if folder := installed("verl"):
+        return folder
+    raise ModuleNotFoundError("verl is not installed: run `make setup`")
 
 
 def scored_by(config: DictConfig) -> str | None:

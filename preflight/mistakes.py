@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+MAX_LINES = 3  # of a refusal
+
 
 class Mistake(Exception):
     """A user's mistake: a line or two for standard error, exit status 2, no traceback.

@@ -12,10 +12,9 @@ from preflight.checks import Check, Finding, Note
 from preflight.checks.values import check_values
 from preflight.memory.fit import choose
 from preflight.memory.forecast import Forecast, forecast
-from preflight.mistakes import Mistake
+from preflight.mistakes import MAX_LINES, Mistake
 from preflight.models import UnknownModel
 
-MAX_LINES = 3
 LEFT_OUT = Note("left out by lab.preflight.skip")
 
 

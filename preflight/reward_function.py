@@ -3,7 +3,6 @@
 import ast
 import functools
 import importlib
-import importlib.util
 import os
 import subprocess
 import symtable
@@ -14,7 +13,7 @@ from types import ModuleType
 
 from omegaconf import DictConfig, OmegaConf
 
-from preflight.facts import is_sft
+from preflight.facts import is_sft, module_file
 from preflight.mistakes import near, nearest, unknown
 from preflight.names import ROOT
 
@@ -59,7 +58,7 @@ def file_fault(config: DictConfig) -> str | None:
     function = chosen(config)
     if function is None:
         return None
-    path = source_of(function)
+    path = source_of(function.path)
     if path is None:
         module = function.path.removeprefix("pkg://").replace("/", ".")
         known = [p.stem for p in (ROOT / "rewards").glob("*.py") if not p.stem.startswith("_")]
@@ -87,21 +86,13 @@ def decoded(path: Path) -> str:
         raise SyntaxError(str(error), (str(path), 1, 0, "")) from error
 
 
-def source_of(function: DictConfig) -> str | None:
-    """The path of the reward's file, whether it is there or not; None for a module that nobody has."""
-    path = function.path.removeprefix("file://")
+def source_of(path: str) -> str | None:
+    """The path of a file of code, whether it is there or not; None for a module (pkg://NAME) that nobody has."""
+    path = path.removeprefix("file://")
     if path.startswith("pkg://"):
-        return file_of_module(path.removeprefix("pkg://").replace("/", "."))
+        file = module_file(path.removeprefix("pkg://").replace("/", "."))
+        return str(file) if file else None
     return path
-
-
-def file_of_module(module: str) -> str | None:
-    """Where a module lies; None if there is none of that name."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        return None
-    return spec.origin if spec else None
 
 
 def names_in(source: str, path: str) -> set[str]:
@@ -159,7 +150,7 @@ def options_fault(config: DictConfig) -> str | None:
         except ValueError as error:
             return f"reward={reward.__name__.rpartition('.')[2]}: {error}"
         return None
-    path, given = str(source_of(function)), function.get("reward_kwargs") or {}
+    path, given = str(source_of(function.path)), function.get("reward_kwargs") or {}
     written = definition(ast.parse(decoded(Path(path))), function.name)
     if written is None:
         return None

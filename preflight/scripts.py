@@ -22,6 +22,7 @@ from preflight.declared import verls_tree
 from preflight.engines import has_critic
 from preflight.mistakes import Mistake
 from preflight.shell import UNKNOWN, CantRead, Command, Script
+from preflight.values import written
 
 SWITCH = "--from-script"
 WIDTH = 110  # of a printed line
@@ -534,7 +535,7 @@ class Start:
                 and usual is not None
                 and plain(mine) != plain(usual)
             ):
-                different.append(f"{key}={shown(usual)}")
+                different.append(f"{key}={written(usual)}")
         if different:
             algo = self.chosen["algo"]
             yield f"algo={algo} sets what the script leaves out; verl's own values: {' '.join(different)}"
@@ -598,13 +599,6 @@ def in_brackets(value: Any) -> str | None:
 def plain(value: Any) -> Any:
     """A value to compare: containers as Python's, numbers by value."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def shown(value: Any) -> str:
-    """A value as a command line writes it."""
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
 
 
 def at_once(word: str) -> str:

@@ -9,10 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from preflight import renamed
 from preflight.declared import verls_tree
 from preflight.hydra_words import first_of_sweep, key_of
-from preflight.mistakes import Mistake, nearest
+from preflight.mistakes import MAX_LINES, Mistake, nearest
 from preflight.names import CONF, composed, groups, keys_of
-
-LINES = 3  # of a refusal
 
 
 def unknown_keys(overrides: list[str]) -> list[str]:
@@ -38,7 +36,7 @@ def unknown_keys(overrides: list[str]) -> list[str]:
         lines += str(mistake).splitlines()
     except Exception:  # of a sweep, or of a value: they are told when the keys are right
         pass
-    return lines[:LINES]
+    return lines[:MAX_LINES]
 
 
 def has(config: DictConfig, key: str) -> bool:

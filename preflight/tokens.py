@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -22,9 +23,13 @@ def looked_at(config: DictConfig) -> Iterator[tuple[str, int, Any]]:
     for file in data_files(config):
         columns = columns_of(file)
         if columns and key in columns:
-            yield from (
-                (place, number, row[key]) for place, number, row in sample(file, ROWS, [key])
-            )
+            yield from read(file, key, Path(file).stat().st_mtime_ns)
+
+
+@cache
+def read(file: str, column: str, mtime_ns: int) -> list[tuple[str, int, Any]]:
+    """(file, number, value) of a column of some rows; read once for the checks of a start."""
+    return [(place, number, row[column]) for place, number, row in sample(file, ROWS, [column])]
 
 
 def wrong_messages(messages: Any) -> str | None:

@@ -5,7 +5,7 @@ verl refuses them when it builds its dataclasses, or at the first use, after min
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -13,9 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from preflight.declared import Place, kind_of, of_conf, of_verl, places
 from preflight.facts import given, is_rl
-from preflight.mistakes import nearest, unknown
+from preflight.mistakes import MAX_LINES, nearest, unknown
 
-MAX_LINES = 3
 SAME = re.compile(
     r"\$\{(?:oc\.select: *)?(?P<dots>\.*)(?P<key>[\w.]+)(?:,[^{}]*)?\}"
 )  # one that stands for another
@@ -112,11 +111,18 @@ def number(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def fitting(table: Collection[str], path: str) -> str | None:
+    """The longest entry of a table that a key's name ends with, from a point or a low line on; None: no such entry."""
+    starts = {0} | {
+        at for found in re.finditer(r"[._]", path) for at in (found.start(), found.end())
+    }
+    return next((path[at:] for at in sorted(starts) if path[at:] in table), None)
+
+
 def looked_up(table: dict, path: str) -> Any:
-    """What a table says of a key by the end of its name: the entry that most of it fits."""
-    fits = [end for end in table if path == end or path.endswith(end if end[0] == "_" else f".{end}")
-            or path.endswith(f"_{end}")]  # fmt: skip
-    return table[max(fits, key=len)] if fits else None
+    """What a table says of a key by the end of its name; None if it says nothing."""
+    end = fitting(table, path)
+    return None if end is None else table[end]
 
 
 def listed(lines: Iterable[str]) -> str | None:
@@ -173,11 +179,18 @@ def value_at(place: Place) -> Value:
         return Value(place, None, True, f"{keys}: {reason}")
 
 
+def written(value: Any) -> str:
+    """A value as a command line writes it."""
+    return (
+        {None: "null", True: "true", False: "false"}[value]
+        if isinstance(value, bool | None)
+        else str(value)
+    )
+
+
 def shown(value: Any) -> str:
-    """A value as one writes it on a command line."""
-    if isinstance(value, bool) or value is None:
-        return {None: "null", True: "true", False: "false"}[value]
-    text = str(value)
+    """The same, shortened."""
+    text = written(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -191,9 +204,9 @@ def expected(place: Place) -> frozenset[str]:
         kinds |= {by_name, "null"} if place.node._is_interpolation() else {by_name}
     if place.path.endswith("_s") and "int" in kinds:
         kinds |= {"float"}  # seconds
-    if looked_up(dict.fromkeys(MAY_BE_ONE, True), place.path):
+    if fitting(MAY_BE_ONE, place.path):
         kinds |= {"str", "list"}
-    if looked_up(dict.fromkeys(MAY_BE_NULL, True), place.path):
+    if fitting(MAY_BE_NULL, place.path):
         kinds |= {"null"}
     return kinds
 
@@ -207,8 +220,11 @@ def misfit(one: Value) -> str | None:
         return None
     if kind in ("int", "float") and not (math.isfinite(value) and abs(value) <= LARGEST):
         return f"{name}={shown(value)} is no number to calculate with: it is too large."
-    words_alone = looked_up(dict.fromkeys(MAY_BE_ONE, True), place.path)
-    if kind == "list" and words_alone and any(not isinstance(word, str) for word in value):
+    if (
+        kind == "list"
+        and fitting(MAY_BE_ONE, place.path)
+        and any(not isinstance(word, str) for word in value)
+    ):
         return f"{name}={shown(value)} must be a list of words."
     lists = [known for known in place.declared.values if kind_of(known) == "list" and len(known)]
     of_numbers = kind == "list" and lists and all(number(one) for known in lists for one in known)
@@ -335,10 +351,9 @@ def faults(config: DictConfig) -> list[str]:
     Where text is meant, a number is written as text: the config is changed.
     """
     for key in ("lab", "lab.trainer"):
-        node = OmegaConf.select(config, key)
-        if not OmegaConf.is_dict(node):
+        if not OmegaConf.is_dict(OmegaConf.select(config, key)):
             return [f"{key} is a group of settings; set one of them, as {key}.NAME=VALUE."]
-    if given("lab.trainer") or not {"kind", "unused"} <= set(node):
+    if given("lab.trainer") or not {"kind", "unused"} <= set(config.lab.trainer):
         return ["lab.trainer.* says what a trainer is, and is no setting: choose algo=."]
     found = all_values(config)
     if types := wrong_types(config, found):

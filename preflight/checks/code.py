@@ -1,7 +1,6 @@
 """Names of code: modules, classes and registered functions that verl looks up after minutes. Nothing is imported."""
 
 import ast
-import importlib.util
 import re
 from functools import cache
 from pathlib import Path
@@ -9,13 +8,12 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from preflight.checks import applies_to
-from preflight.declared import installed
 from preflight.engines import A, has_critic
-from preflight.facts import is_rl, model_key, verl_folder
+from preflight.facts import installed, is_rl, model_key, module_file, verl_folder
 from preflight.mistakes import near, nearest, unknown
 from preflight.models import facts_of, file_of, trained
 from preflight.resolvers import HUB_ID
-from preflight.reward_function import decoded, names_in
+from preflight.reward_function import decoded, names_in, source_of
 
 FILES = ("data.custom_cls", "trainer.v1.sampler.custom_sampler", "data.sampler",
          f"{A}.rollout.agent.custom_async_server", "data.datagen")  # {path, name} of a Python file  # fmt: skip
@@ -52,27 +50,6 @@ def lacks(file: Path, name: str) -> str | None:
     )
 
 
-def file_at(path: str) -> Path | None:
-    """The file of `pkg://module`, of `file://path` or of a path; None if there is none."""
-    if path.startswith("pkg://"):
-        return module_file(path.removeprefix("pkg://").replace("/", "."))
-    file = Path(path.removeprefix("file://"))
-    return file if file.is_file() else None
-
-
-def module_file(module: str) -> Path | None:
-    """Where a module lies; of a package of which only the folder is known, its __init__.py. Nothing is imported."""
-    root, *rest = module.split(".")
-    spec = importlib.util.find_spec(root)
-    if spec is None:
-        return None
-    folder = installed(root)
-    if not rest or folder is None:
-        return Path(spec.origin) if spec.origin and spec.has_location else None
-    place = folder.joinpath(*rest)
-    return next((f for f in (place.with_suffix(".py"), place / "__init__.py") if f.is_file()), None)
-
-
 def check_code_files(config: DictConfig) -> str | None:
     """A class of one's own: its file and its name."""
     for key in FILES:
@@ -80,10 +57,10 @@ def check_code_files(config: DictConfig) -> str | None:
         path = node.get("path", node.get("class_path")) if OmegaConf.is_dict(node) else None
         if not path:
             continue
-        file, name = file_at(path), node.get("name", node.get("class_name"))
-        if file is None:
+        source, name = source_of(path), node.get("name", node.get("class_name"))
+        if source is None or not Path(source).is_file():
             return f"{key}.path={path}: no such file."
-        if name and (wrong := lacks(file, name)):
+        if name and (wrong := lacks(Path(source), name)):
             return f"{key}: {wrong}"
     for key in OTHER_FILES:
         path = OmegaConf.select(config, key)

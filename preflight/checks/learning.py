@@ -5,18 +5,11 @@ from omegaconf import DictConfig, OmegaConf
 from preflight.checks import Note, applies_to
 from preflight.declared import of_conf
 from preflight.engines import A, has_critic
-from preflight.facts import is_driver, is_rl, rows_read
+from preflight.facts import is_driver, is_rl
+from preflight.memory.forecast import total_steps
 
 FAR = 30  # times the largest, or a part of the smallest, of the learning rates in conf/
 RATES = {True: (f"{A}.actor.optim.lr", "rl_lr"), False: ("optim.lr", "sft_lr")}
-
-
-def steps_of(config: DictConfig) -> int | None:
-    """Steps of the run; None if that can't be known."""
-    if config.trainer.total_training_steps:
-        return config.trainer.total_training_steps
-    have = rows_read(config, "train")
-    return have and have // config.data.train_batch_size * config.trainer.total_epochs
 
 
 def check_learning_rate(config: DictConfig) -> Note | None:
@@ -38,8 +31,8 @@ def check_learning_rate(config: DictConfig) -> Note | None:
 
 @applies_to(is_rl)
 def check_warmup(config: DictConfig) -> str | None:
-    """A policy that never comes to its first update, and a rate that never comes up."""
-    steps = steps_of(config)
+    """A policy that never comes to its first update."""
+    steps = total_steps(config)
     if steps is None or is_driver(config):
         return None
     if has_critic(config) and config.trainer.critic_warmup >= steps:
@@ -66,7 +59,7 @@ def check_clip_high(config: DictConfig) -> Note | None:
 
 def check_rate_warmup(config: DictConfig) -> str | None:
     """A rate that is still rising when the run ends."""
-    steps = steps_of(config)
+    steps = total_steps(config)
     for key in (f"{A}.actor.optim", "critic.optim") if is_rl(config) else ("optim",):
         warmup = OmegaConf.select(config, f"{key}.lr_warmup_steps")
         if steps and not is_driver(config) and warmup is not None and warmup >= steps > 1:

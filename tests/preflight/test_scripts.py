@@ -207,7 +207,7 @@ def test_every_algorithm_is_found_by_its_own_keys(one):
         keys = {key: value for key, value in scripts.settings("algo", name).items()
                 if not key.startswith("lab.") and "${" not in str(value)}  # fmt: skip
         text = " ".join(
-            f"'{key}={scripts.shown(value)}'"
+            f"'{key}={scripts.written(value)}'"
             for key, value in keys.items()
             if not isinstance(value, list)
         )
