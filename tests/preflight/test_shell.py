@@ -20,7 +20,7 @@ def words(text: str, *arguments: str) -> list[list[str]]:
 
 def bash(text: str, *arguments: str) -> list[list[str]]:
     """What bash would start: `run` prints its words."""
-    head = 'run() { printf "%s\\0" "$@"; printf "\\n"; }\n'
+    head = 'run() { [ $# = 0 ] || printf "%s\\0" "$@"; printf "\\n"; }\n'
     command = [shutil.which("bash"), "-c", head + text, "script", *arguments]
     done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=20)
     return [line.split("\0")[:-1] for line in done.stdout.split("\n")[:-1]]
