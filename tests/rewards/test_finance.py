@@ -1,12 +1,11 @@
 """reward=finance: answers of every band in three languages, attacks, promises, options, any text."""
 
 import math
-import time
 from itertools import islice
 
 import pytest
 import yaml
-from helpers import ROOT
+from helpers import ROOT, cpu_seconds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -306,8 +305,6 @@ def test_what_is_no_answer_is_poor(answer):
 def test_linear_time(piece):
     def seconds(size: int) -> float:
         text = (piece * (size // len(piece) + 1))[:size]
-        begin = time.perf_counter()
-        finance.compute_score("s", text, text, {"query": text})
-        return time.perf_counter() - begin
+        return cpu_seconds(lambda: finance.compute_score("s", text, text, {"query": text}))
 
     assert seconds(200_000) < 30 * max(seconds(20_000), 0.02)

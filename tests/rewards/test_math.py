@@ -1,6 +1,7 @@
 """reward=math: pairs that are equal and that aren't, marks, options, hostile answers."""
 
 import asyncio
+import itertools
 import json
 import math
 import signal
@@ -10,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, cpu_seconds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -416,13 +417,12 @@ def test_any_text_gives_a_score(text, times):
     ],
 )
 def test_linear_time(piece):
+    new = itertools.count()  # words are kept in a cache
+
     def seconds(size):
         text = piece * (size // len(piece))
-        start = time.process_time()
-        score(text, "5")
-        return time.process_time() - start
+        return cpu_seconds(lambda: score(f"{text}{next(new)}", "5"))
 
-    seconds(20_000)
     assert seconds(200_000) < 30 * max(seconds(20_000), 0.01)
 
 

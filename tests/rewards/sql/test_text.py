@@ -1,8 +1,7 @@
 """Finding SQL in a response, and SQL as text: what counts, and linear time on any input."""
 
-import time
-
 import pytest
+from helpers import cpu_seconds
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -266,17 +265,16 @@ HOSTILE = [
 def test_time_is_linear(piece):
     def seconds(count):
         text = "select " + piece * count + " distinct > ="
-        best = 1e9
-        for _ in range(3):
-            start = time.process_time()
+
+        def read():
             extract(text)
             extract(text, bare_select=True)
             extract(f"<answer>{piece * count}x{piece * count}</answer>")
             spider_form(text, False)
             first_word(piece * count)
             has_top_level_order_by(text)
-            best = min(best, time.process_time() - start)
-        return best
+
+        return cpu_seconds(read)
 
     small, large = 4000, 32_000
     # Eight times the text: a quadratic algorithm takes 64 times as long.
