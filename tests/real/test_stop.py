@@ -31,12 +31,17 @@ def test_ctrl_c_stops_everything(start, tmp_path):
 
 def test_a_crash_gives_the_last_error_and_the_whole_log(run, tmp_path):
     reward = tmp_path / "broken.py"
+    # It breaks in the workers of Ray alone: where it breaks in the checks, the run is refused.
     reward.write_text(
-        "raise ImportError('a package that my reward needs')\ndef compute_score(**_): return 0.0\n"
+        "import sys\n"
+        "if 'ray' in sys.modules and sys.modules['ray'].is_initialized():\n"
+        "    raise ImportError('a package that my reward needs')\n"
+        "def compute_score(ground_truth, solution_str, **_):\n"
+        "    return float(solution_str == ground_truth)\n"
     )
     result = run("reward=none", f"reward.custom_reward_function.path={reward}", status=1)
     assert "a package that my reward needs" in result.done.stdout
-    assert "log.txt" in result.done.stdout.splitlines()[-1]
+    assert "log.txt" in "\n".join(result.done.stdout.splitlines()[-3:])
     assert len(result.done.stdout.splitlines()) < 40
 
 
