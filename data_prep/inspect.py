@@ -75,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
         for part in ("prompt", "answer"):
             figures = ", ".join(f"{name} {n}" for name, n in summary[part].items())
             print(f"{part} length in {summary['unit']}: {figures or 'no good rows'}")
-        print(f"problems: {bad or 'none'}", *problems, sep="\n")
+        print(
+            f"problems: {f'{bad} (row 0 is the first row)' if bad else 'none'}", *problems, sep="\n"
+        )
     else:
         kinds = "; ".join(f"{name}: {', '.join(fields)}" for name, fields in _schema.KINDS.items())
         print(f"columns of the known kinds: {kinds}")

@@ -24,7 +24,7 @@ from preflight.mistakes import Mistake, unknown
 from rewards._limits.calls import Limits, loaded
 from rewards._names import names, path_of
 from rewards._options import is_served, options_of, takes_any
-from rewards._rows import RowError, read_rows
+from rewards._rows import RowError, place_of, read_rows
 from rewards._score_file import Broken, score_file
 
 
@@ -62,13 +62,13 @@ def check(module, name: str, path: Path, options: dict) -> int:
     for number, row in read_rows(path):
         if isinstance(row, RowError):
             bad += 1
-            print(f"{path}:{number}: {row}", file=sys.stderr)
+            print(f"{place_of(path, number)}: {row}", file=sys.stderr)
         else:
             numbers.append(number)
             rows.append(row)
     faults = module.row_faults(rows, **options)
     for fault in faults:
-        where = f"{path}:{numbers[fault['index']]}"
+        where = place_of(path, numbers[fault["index"]])
         print(f"{where}: {fault['outcome']}: {fault['message']}", file=sys.stderr)
     print(f"{len(rows)} rows, {len({fault['index'] for fault in faults}) + bad} with faults")
     return len(faults) + bad

@@ -49,6 +49,11 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict | RowError]]:
                 yield number, _parse(line)
 
 
+def place_of(path: Path, number: int) -> str:
+    """What a message calls the row of this number of `read_rows`; editors jump to FILE:LINE."""
+    return f"{path}, row {number} (from 0)" if path.suffix == ".parquet" else f"{path}:{number}"
+
+
 def _cells(lines: TextIO, tabs: bool) -> Iterator[tuple[int, dict | RowError]]:
     """Rows by the names of the header."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))

@@ -16,7 +16,15 @@ from preflight import tables
 from preflight.mistakes import Mistake
 from rewards._limits.calls import Limits, RewardError, call, shown
 from rewards._options import options_of
-from rewards._rows import NO_TRUTH, RowError, ground_truth_of, info_of, read_rows, response_of
+from rewards._rows import (
+    NO_TRUTH,
+    RowError,
+    ground_truth_of,
+    info_of,
+    place_of,
+    read_rows,
+    response_of,
+)
 
 ROWS_AT_ONCE = 1024
 ROWS_SHOWN = 5  # bad ones, and those that were stopped
@@ -99,7 +107,7 @@ def score_file(
     def tell(kind: str, number: int, message: object) -> None:
         shown[kind] += 1
         if shown[kind] <= ROWS_SHOWN:
-            tqdm.write(f"{path}:{number}: {message}", file=sys.stderr)
+            tqdm.write(f"{place_of(path, number)}: {message}", file=sys.stderr)
 
     done, start, rows = 0, time.perf_counter(), read_rows(path)
     loop = asyncio.new_event_loop()  # one for all chunks: what a reward keeps, it keeps by loop

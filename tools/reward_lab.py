@@ -32,7 +32,7 @@ from preflight.checks.files import check_data_files
 from preflight.mistakes import Mistake
 from preflight.subject import Subject
 from rewards._limits.calls import RewardError
-from rewards._rows import RowError, ground_truth_of, read_rows
+from rewards._rows import RowError, ground_truth_of, place_of, read_rows
 from tools import Parser, _lab_answers, _lab_page, guarded
 from tools._lab_attacks import ATTACKS, FREE, words_of
 from tools._lab_page import scores
@@ -53,7 +53,7 @@ def rows_of(file: Path) -> list[dict]:
     rows = []
     for number, row in read_rows(file):
         if isinstance(row, RowError):
-            raise Mistake(f"{file}, row {number}: {row}")
+            raise Mistake(f"{place_of(file, number)}: {row}")
         rows.append(row)
     return rows
 

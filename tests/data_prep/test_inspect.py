@@ -48,7 +48,7 @@ def test_bad_rows_are_counted_with_their_number_and_field(tmp_path, capsys):
     bad = {"messages": [*ASK, {"role": "robot", "content": "7"}]}
     file = write(tmp_path / "sft.parquet", [{"messages": ASK + TELL}, *[bad] * 12])
     code, out, _ = inspect(capsys, file)
-    assert code == 1 and "13 sft rows" in out and "problems: 12\n" in out
+    assert code == 1 and "13 sft rows" in out and "problems: 12 (row 0 is the first row)\n" in out
     assert "  row 1: messages[1].role: 'robot' is none of" in out
     assert out.count("'robot' is none of") == 10
 

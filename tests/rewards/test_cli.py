@@ -88,7 +88,7 @@ def test_parquet(tmp_path, db):
     parquet.write_table(table.from_pylist(rows), path)
     done = run("sql", "--check", "--file", path)
     assert done.returncode == 2
-    assert f"{path}:1: gold_error" in done.stderr and "nosuch" in done.stderr
+    assert f"{path}, row 1 (from 0): gold_error" in done.stderr and "nosuch" in done.stderr
     assert "3 rows, 1 with faults" in done.stdout
 
 

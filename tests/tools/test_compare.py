@@ -548,7 +548,7 @@ def test_models_are_evaluated_first(tmp_path, capfd):
         (["{}/nowhere.jsonl", "{}/a.jsonl"], "no such file"),
         (["{}/a.jsonl", "{}/broken.jsonl"], "broken.jsonl, line 2: not a JSON object"),
         (["{}/a.jsonl", "{}/other.jsonl"], "no question in common"),
-        (["{}/a.jsonl", "{}/list.jsonl"], "row 1: neither an answer"),
+        (["{}/a.jsonl", "{}/list.jsonl"], "row 0 (from 0): neither an answer"),
         (["{}/a.jsonl", "{}/empty.jsonl"], "is empty"),
         (["{}/a.jsonl", "{}/notes.txt"], "answers are read from .jsonl"),
         (["{}/a.jsonl", "{}/book.xlsx"], "book.answers.jsonl"),

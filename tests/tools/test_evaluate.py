@@ -450,15 +450,16 @@ def test_rows_of_verl_and_of_sft(tmp_path):
 )
 def test_a_row_that_cannot_be_asked(tmp_path, row):
     (tmp_path / "r.jsonl").write_text('{"prompt": "good"}\n' + row + "\n")
-    with pytest.raises(Mistake, match="row 1"):
-        list(rows_of([tmp_path / "r.jsonl"], Columns()))
+    (tmp_path / "first.jsonl").write_text('{"prompt": "good"}\n' * 3)
+    with pytest.raises(Mistake, match=r"r.jsonl, row 1 \(from 0\)"):
+        list(rows_of([tmp_path / "first.jsonl", tmp_path / "r.jsonl"], Columns()))
 
 
 @pytest.mark.parametrize("raw", [b'{"prompt": "caf\xe9"}', b'{"prompt": "a", "x": ["\\ud800"]}'])
 def test_text_that_is_not_utf_8(tmp_path, raw):
     file = tmp_path / "rows.jsonl"
     file.write_bytes(b'{"prompt": "a"}\n' + raw)
-    with pytest.raises(Mistake, match="row 1: its text is not UTF-8"):
+    with pytest.raises(Mistake, match=r"row 1 \(from 0\): its text is not UTF-8"):
         list(rows_of([file], Columns()))
 
 

@@ -87,7 +87,7 @@ class Commands:
         if not said:
             raise Mistake("which row: /row N, or /row random")
         row = rows.get(said)
-        self.note(f"row {row.number} of {rows.name}; it begins a new conversation")
+        self.note(f"row {row.number} (from 0) of {rows.name}; it begins a new conversation")
         for message in row.messages:
             self.say(message["role"], "bold")
             self.say(message["content"])

@@ -57,7 +57,7 @@ class Rows:
         """What each reward says. Raises Mistake if one fails, or if the row lacks what it needs."""
         if self.rewards and row.truth is None:
             raise Mistake(
-                f"row {row.number} has no ground truth: there is nothing to score an answer with"
+                f"row {row.number} (from 0) has no ground truth: there is nothing to score an answer with"
             )
         return {one.name: self.score_by(one, row, answer) for one in self.rewards}
 

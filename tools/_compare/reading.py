@@ -54,13 +54,15 @@ def read(file: Path) -> list[Answers]:
     if not rows:
         raise Mistake(f"{file} is empty: it has no answers")
     models: dict[str, list[Answer]] = {}
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(rows):
         try:
             model = str(row.get("model") or file.stem) if "answer" in row else file.stem
             models.setdefault(model, []).append(evaluated(row) if "answer" in row else validated(row))  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Mistake(f"{file}, row {number}: neither an answer of tools.evaluate (prompt, answer, ground_truth)"
-                          f" nor of a run's validation (input, output, gts): {error}") from None  # fmt: skip
+            raise Mistake(
+                f"{file}, row {number} (from 0): neither an answer of tools.evaluate (prompt, answer, ground_truth)"
+                f" nor of a run's validation (input, output, gts): {error}"
+            ) from None
     short = short_names(list(models))
     return [Answers(short[name], file, answers, model=name) for name, answers in models.items()]
 

@@ -20,7 +20,7 @@ MOST_COLUMNS = 20
 class Row(NamedTuple):
     """A question."""
 
-    number: int  # in its file, from 0
+    number: int  # from 0, through all the files
     messages: list[dict]
     truth: object  # None: there is none
     info: dict
@@ -53,39 +53,40 @@ def rows_of(files: list[Path], columns: Columns, most: int | None = None) -> Ite
     """
     number = 0
     for file in files:
-        for raw in read(file):
+        for i, raw in enumerate(read(file)):
             if most is not None and number >= most:
                 return
+            place = f"{file}, row {i} (from 0)"
             if isinstance(raw, Broken):
-                raise Mistake(f"{file}, row {number}: {raw.why}: {raw.text[:200]}")
-            yield made(raw, number, columns, file)
+                raise Mistake(f"{place}: {raw.why}: {raw.text[:200]}")
+            yield made(raw, number, columns, place, file)
             number += 1
     if not number:
         raise Mistake(f"{', '.join(map(str, files))}: no rows")
 
 
-def made(raw: dict, number: int, columns: Columns, file: Path) -> Row:
-    """A row as a question."""
+def made(raw: dict, number: int, columns: Columns, place: str, file: Path) -> Row:
+    """A row as a question; `place` is what a message calls it."""
     try:
         json.dumps(raw, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
         raise Mistake(
-            f"{file}, row {number}: its text is not UTF-8: save the file as UTF-8 (in Excel: CSV UTF-8), or"
+            f"{place}: its text is not UTF-8: save the file as UTF-8 (in Excel: CSV UTF-8), or"
             f" `python -m data_prep convert {file} --encoding cp1252` (or whatever it has) makes parquet of it"
         ) from None
     name = columns.prompt or next((n for n in PROMPTS if filled(raw.get(n))), None)
     if name is None or not filled(field(raw, name)):
         raise Mistake(
-            f"{file}, row {number}: no prompt. Its columns: {', '.join(raw)}. Name one: --prompt COLUMN"
+            f"{place}: no prompt. Its columns: {', '.join(raw)}. Name one: --prompt COLUMN"
         )
-    messages, answered = messages_of(field(raw, name), file, number, name)
+    messages, answered = messages_of(field(raw, name), place, name)
     if name == "instruction" and filled(raw.get("input")):  # Alpaca's way
         messages[-1] = messages[-1] | {"content": f"{messages[-1]['content']}\n\n{raw['input']}"}
     if columns.system:
         rest = [message for message in messages if message["role"] != "system"]
         messages = [{"role": "system", "content": columns.system}, *rest]
     info = info_of(raw | {"prompt": messages})
-    truth = truth_of(raw, columns.truth, name, file, number)
+    truth = truth_of(raw, columns.truth, name, place)
     source = raw.get("data_source")
     return Row(
         number, messages, answered if truth is None else truth, info,
@@ -111,9 +112,7 @@ def field(raw: Mapping, name: str) -> object:
     return value
 
 
-def messages_of(
-    value: object, file: Path, number: int, name: str
-) -> tuple[list[dict], object | None]:
+def messages_of(value: object, place: str, name: str) -> tuple[list[dict], object | None]:
     """The messages of a prompt; of a finished conversation its last answer apart."""
     if isinstance(value, str):
         return [{"role": "user", "content": value}], None
@@ -123,7 +122,7 @@ def messages_of(
         and isinstance(m.get("content"), str)
         for m in value
     ):
-        raise Mistake(f"{file}, row {number}: {name} is neither a text nor a list of"
+        raise Mistake(f"{place}: {name} is neither a text nor a list of"
                       ' {"role": ..., "content": ...}')  # fmt: skip
     messages = [{"role": m["role"], "content": m["content"]} for m in value]
     if len(messages) > 1 and messages[-1]["role"] == "assistant":
@@ -131,12 +130,12 @@ def messages_of(
     return messages, None
 
 
-def truth_of(raw: Mapping, name: str | None, prompt: str, file: Path, number: int) -> object:
+def truth_of(raw: Mapping, name: str | None, prompt: str, place: str) -> object:
     """The ground truth; None if there is none."""
     if name:
         value = field(raw, name)
         if value is None:
-            raise Mistake(f"{file}, row {number}: no column {name}. Its columns: {', '.join(raw)}")
+            raise Mistake(f"{place}: no column {name}. Its columns: {', '.join(raw)}")
         return value
     nested = raw.get("reward_model")
     if isinstance(nested, Mapping) and nested.get("ground_truth") is not None:
