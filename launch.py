@@ -11,6 +11,7 @@
 Any key of verl can be set as well: `actor_rollout_ref.actor.optim.lr=1e-6`.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from launcher import folders, results, resume
+from launcher import ends, folders, results, resume
 from preflight import facts, names, prepare, resolvers, reward_keys
 from preflight.mistakes import Mistake, near
 
@@ -62,9 +63,11 @@ def run(config: DictConfig, run_dir: Path) -> None:
         print(past.report() if past else "", end="", flush=True)
         attempt = results.Attempt(run_dir, sys.argv, config, expected)
         memory = supervisor.Memory()
-        ended[-1].code = 130  # if Ctrl-C comes
         try:
-            ended[-1].code = child.run(config, run_dir, memory)
+            ended[-1].code = child.run(config, run_dir, memory, attempt.watch)
+        except KeyboardInterrupt as stop:
+            ended[-1].code = ends.status(stop)
+            raise
         finally:
             attempt.end(ended[-1].code, memory.peak)
     told = run_dir, ended[-1].code, config.lab.stall_timeout_s, attempt.log_begin, attempt.kills
@@ -81,6 +84,7 @@ def start(argv: list[str]) -> int:
     global asked
     asked = names.resumed(argv)
     folders.note_new_ones()
+    ends.heed()
     try:
         if any(names.split(arg)[0] == "--from-script" for arg in argv):
             from preflight import scripts
@@ -98,10 +102,11 @@ def start(argv: list[str]) -> int:
     except OSError as error:  # a folder that can't be written, a full disk
         print(f"error: {error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nstopped; everything that was started has ended", file=sys.stderr)
-        print(*(results.how_to_go_on(one.run_dir) for one in ended[-1:]), file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        with contextlib.suppress(OSError):  # the terminal is closed
+            print("\nstopped; everything that was started has ended", file=sys.stderr)
+            print(*(results.how_to_go_on(one.run_dir) for one in ended[-1:]), file=sys.stderr)
+        return ends.status(stop)
     finally:
         folders.remove_unused()
     if len(ended) > 1 or names.MULTIRUN.intersection(argv):

@@ -115,10 +115,11 @@ def client(argv: list[str]) -> int:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends."""
-    import ctypes
+    """Ask the kernel to kill this process when its parent ends. Linux alone can."""
+    if sys.platform == "linux":
+        import ctypes
 
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def read_request(conn: socket.socket) -> tuple[dict, list[int]]:
@@ -133,8 +134,11 @@ def read_request(conn: socket.socket) -> tuple[dict, list[int]]:
 
 def take_files(fds: list[int], numbers: list[int]) -> None:
     """Give the received descriptors the numbers that the client had, and close all others."""
-    high = [os.dup2(fd, 1000 + i) for i, fd in enumerate(fds)]  # out of the way first
-    os.closerange(0, 1000)
+    import fcntl
+
+    free = 1 + max(*numbers, *map(int, os.listdir("/proc/self/fd")))
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, free) for fd in fds]  # out of the way first
+    os.closerange(0, free)
     for source, target in zip(high, numbers, strict=True):
         os.dup2(source, target)
         os.close(source)
@@ -316,7 +320,9 @@ def serve(path: str, modules: list[str]) -> None:
     listener = listen(path)
     # Ray's C++ side reads these two when it is imported and never again. The job is the first one of
     # a new cluster; the process that a worker must not outlive is this one.
-    os.environ.update(RAY_JOB_ID=RAY_JOB, RAY_RAYLET_PID=str(os.getpid()))
+    os.environ.update(
+        RAY_JOB_ID=RAY_JOB, RAY_RAYLET_PID=str(os.getpid()), VLLM_LOGGING_LEVEL="WARN"
+    )
     for module in modules:
         importlib.import_module(module)
     Forks(listener).serve()

@@ -2,8 +2,10 @@
 
 The run's process and all that it starts (Ray, vLLM, forks, reward workers) become descendants of
 this one, also when their own parents end: this process declares itself their reaper. So stopping is
-"kill every descendant", with no name to guess and nobody else's process hit. Linux; elsewhere
-orphans of a crashed parent may be missed.
+"kill every descendant" (processes.py). Between it and them stands guard.py, which does the same if this process is
+killed.
+
+All of them have a temporary folder of the run's own, which goes with it.
 
 Why own code: Ray's processes, vLLM's and the reward workers put themselves into sessions of their own,
 so neither a process group nor the end of verl's process takes them along; `ray stop` would stop
@@ -11,25 +13,26 @@ everybody's Ray on the machine; and shared memory of a killed process stays unti
 """
 
 import contextlib
-import ctypes
 import os
+import resource
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from launcher import folders, prefork
+from launcher import ends, folders, prefork
+from launcher.processes import Memory, become_reaper, clear_up, descendants
+from preflight import temporary
 
-PR_SET_CHILD_SUBREAPER = 36
+ROOT = Path(__file__).resolve().parent.parent
 TICK_S = 0.5
+OPEN_FILES = 65536  # a process may open so many, where the hard limit allows it
 STALLED = 124  # the exit status that `timeout` has
 GRACE_S = float(os.getenv("LAB_GRACE_S", "10"))  # from asking verl to stop to killing it
 IMPORTS = [
@@ -52,79 +55,8 @@ IMPORTS = [
 ]
 
 
-@dataclass
-class Memory:
-    """Of a run's processes. shared: files in /dev/shm that they have mapped; peak: bytes of all together, at most."""
-
-    shared: set[str] = field(default_factory=set)
-    peak: int = 0
-
-    def look(self) -> None:
-        """Note what is in use now."""
-        processes = descendants()
-        self.shared.update(shared_memory_of(processes))
-        self.peak = max(self.peak, sum(map(memory_of, processes)))
-
-
 class Stalled(Exception):
     """The run made no progress for longer than it may."""
-
-
-def become_reaper() -> None:
-    """Adopt orphaned descendants from now on."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def descendants() -> list[psutil.Process]:
-    """All processes below this one."""
-    return psutil.Process().children(recursive=True)
-
-
-def lives(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):  # its parent may wait for it at any time
-        return process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
-def shared_memory_of(processes: list[psutil.Process]) -> set[str]:
-    """Files in /dev/shm that the processes have mapped."""
-    found = set()
-    for process in processes:
-        with contextlib.suppress(OSError), open(f"/proc/{process.pid}/maps") as maps:
-            lines = (line.split(maxsplit=5) for line in maps if "/dev/shm/" in line)
-            found.update(fields[5].strip() for fields in lines if len(fields) == 6)
-    return found
-
-
-def memory_of(process: psutil.Process) -> int:
-    """Bytes of a process's memory, of what it shares with others its part; 0 where the system doesn't say."""
-    with contextlib.suppress(psutil.Error, OSError):
-        return getattr(process.memory_full_info(), "pss", 0)
-    return 0
-
-
-def is_tracker(process: psutil.Process) -> bool:
-    """Whether it is multiprocessing's resource tracker, which unlinks semaphores as its last act."""
-    with contextlib.suppress(psutil.Error):
-        return "multiprocessing.resource_tracker" in " ".join(process.cmdline())
-    return False
-
-
-def stop_all() -> None:
-    """Kill every descendant, until none is left (a dying parent may still fork)."""
-    for attempt in range(50):
-        left = [process for process in descendants() if lives(process)]
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if attempt > 20 or not is_tracker(process):  # trackers end when all others have
-                    process.kill()
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:  # reap the orphans that came to this process
-                pass
-        if not left:
-            return
-        time.sleep(0.1)
 
 
 def dump_stacks(file: Path) -> None:
@@ -147,26 +79,37 @@ def started(command: list[str], env: dict[str, str], log, keep: Iterable = ()) -
     )  # fmt: skip
 
 
+def guarded(commands: list[list[str]], places: list[str]) -> list[str]:
+    """The command that runs these under a guard, which removes `places` if this process is killed."""
+    arguments = (os.getpid(), sorted(folders.held), places, commands)
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        f"from launcher.guard import main; sys.exit(main(*{arguments!r}))"
+    )
+    return [sys.executable, "-c", code]
+
+
 def can_fork() -> bool:
     """Whether the fork server works on this system."""
     return sys.platform == "linux" and hasattr(os, "pidfd_open")
 
 
-@contextlib.contextmanager
-def fork_server(env: dict[str, str], folder: str, log):
-    """Start the fork server (see prefork.py); yields the command that stands for `python`."""
-    path = f"{folder}/fork"
-    env[prefork.SOCKET_ENV] = path
+def fork_server(env: dict[str, str], folder: str) -> list[str]:
+    """The command of the fork server (see prefork.py), with its socket in `folder`; `env` gets what its users need."""
+    env[prefork.SOCKET_ENV] = f"{folder}/fork"
     # Ray makes a token when a cluster starts, but the server's Ray must know it before.
     env.setdefault("RAY_AUTH_MODE", "token")
     env.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    command = [sys.executable, prefork.__file__, "serve", path, *IMPORTS]
-    server = started(command, env | {"VLLM_LOGGING_LEVEL": "WARN"}, log)
-    try:
-        yield f"{path}.python"
-    finally:
-        server.kill()
-        server.wait()
+    return [sys.executable, prefork.__file__, "serve", env[prefork.SOCKET_ENV], *IMPORTS]
+
+
+def raise_file_limit() -> None:
+    """A process of Ray or vLLM opens more files than the 256 or 1024 that a shell often allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def watch(
@@ -201,20 +144,10 @@ def ask_to_stop(process: subprocess.Popen, memory: Memory) -> None:
     process.send_signal(signal.SIGINT)
 
 
-def leave_nothing(process: subprocess.Popen, grace_s: float, memory: Memory) -> None:
-    """End whatever still runs, and remove the shared memory that it leaves.
-
-    Args:
-        grace_s: how long verl may take to end by itself.
-        memory: what was seen in use before.
-    """
-    memory.look()
+def let_end(process: subprocess.Popen, grace_s: float) -> None:
+    """Give verl so many seconds to end by itself."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(grace_s)
-    stop_all()
-    for file in memory.shared:
-        with contextlib.suppress(OSError):
-            os.remove(file)
 
 
 def keep_ray_logs(folder: Path, run_dir: Path) -> None:
@@ -247,13 +180,17 @@ def run(
         The exit status of verl; 124 if it stalled. KeyboardInterrupt passes through.
     """
     become_reaper()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    folder = tempfile.mkdtemp(prefix="verl-lab-")  # short: Ray's sockets lie in it
+    raise_file_limit()
     memory = memory or Memory()
-    code, grace_s = 1, 0.0
-    with contextlib.ExitStack() as stack, open(run_dir / "log.txt", "a") as log:
-        python = stack.enter_context(fork_server(env, folder, log)) if fork and can_fork() else None
-        process = started(make_command(folder, python), env, log, folders.held)
+    places = temporary.made()  # before anything starts
+    folder, code, grace_s = places[0], 1, 0.0
+    env.setdefault("TORCHINDUCTOR_CACHE_DIR", temporary.compiled(folder))
+    env["TMPDIR"] = folder
+    with open(run_dir / "log.txt", "a") as log:
+        forks = [fork_server(env, folder)] if fork and can_fork() else []
+        python = f"{folder}/fork.python" if forks else None
+        command = guarded([*forks, make_command(folder, python)], places)
+        process = started(command, env, log, folders.held)
         try:
             watch(process, progress, stall_timeout_s, memory)
             code = process.returncode
@@ -265,11 +202,10 @@ def run(
             ask_to_stop(process, memory)
             raise
         finally:
-            # a second Ctrl-C must not stop the stopping
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            leave_nothing(process, grace_s, memory)
-            if code:
-                keep_ray_logs(Path(folder), run_dir)
-            shutil.rmtree(folder, ignore_errors=True)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            with ends.held_back():
+                memory.look()
+                let_end(process, grace_s)
+                if code:
+                    keep_ray_logs(Path(folder), run_dir)
+                clear_up(memory, *places)
     return code if code >= 0 else 128 - code

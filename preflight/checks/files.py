@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from preflight import temporary
 from preflight.checks import Note, applies_to
 from preflight.facts import choice, is_rl, named_files
 from preflight.mistakes import near, nearest
@@ -90,10 +92,10 @@ def check_disk(config: DictConfig) -> str | None:
     folder = Path(config.lab.run_dir)
     while not folder.exists():
         folder = folder.parent
-    for place in (folder, Path("/tmp")):
+    for place in (folder, Path(tempfile.gettempdir())):
         free = shutil.disk_usage(place).free / 2**30
         if free < MIN_FREE_GIB:
             return f"the disk of {place} is full: {free:.1f} GiB free, {MIN_FREE_GIB} GiB needed."
     if not os.access(folder, os.W_OK):
         return f"{folder} can't be written to."
-    return None
+    return temporary.fault()

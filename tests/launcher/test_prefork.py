@@ -1,6 +1,7 @@
 """The fork server: what comes out of it behaves as `python` does."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -14,12 +15,20 @@ import pytest
 
 from launcher import prefork
 
+FILES = 64
+
+
+def few_files() -> None:
+    """For preexec_fn: the server has to do with a small limit of open files."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
+
 
 @pytest.fixture
 def server(tmp_path):
     path = tmp_path / "s"
     process = subprocess.Popen(
-        [sys.executable, prefork.__file__, "serve", str(path), "json", "decimal", "algos"]
+        [sys.executable, prefork.__file__, "serve", str(path), "json", "decimal", "algos"],
+        preexec_fn=few_files,
     )
     shim = Path(f"{path}.python")
     for _ in range(200):

@@ -25,7 +25,7 @@ os.environ.setdefault(MARK, uuid.uuid4().hex)  # pytest-xdist's workers have the
 VERIFIED = re.compile(r"\. # verified: [^,]+, \d{4}-\d\d-\d\d, \S.*$")
 LEFT = re.compile(
     r"ray::|raylet|gcs_server|EngineCore|main_ppo|sft_trainer|algos\.\w+ --config|prefork\.py serve"
-    r"|rewards\._limits\.worker|rewards\._sql\.worker"
+    r"|launcher\.guard|rewards\._limits\.worker|rewards\._sql\.worker"
 )
 
 
@@ -47,7 +47,7 @@ def main(config):
 main()
 '''
 
-def run(config, run_dir, memory):
+def run(config, run_dir, memory, watch):
     command = child.command(config, run_dir, "/tmp/x", None)
     rest = command[command.index(config.lab.trainer.entry) + 1 :]
     rest = [word for word in rest if "job_logging" not in word]  # it is of verl's own tree
