@@ -5,7 +5,7 @@ import json
 import re
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from tools._compare import text
@@ -22,17 +22,8 @@ WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
 def page(comparison: Comparison, svg: str, most: int) -> str:
     """The whole page; `most`: questions won, and lost, that are shown."""
-    here = FileSystemLoader(Path(__file__).parent)
-    # autoescape: answers are a model's, and full of tags
-    template = Environment(
-        loader=here,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     pair = comparison.compared[0]
-    return template.get_template(TEMPLATE).render(
+    return template(Path(__file__).with_name(TEMPLATE)).render(
         c=comparison,
         heading=" · ".join(comparison.names),
         metric=title(comparison.metric),
@@ -55,6 +46,18 @@ def page(comparison: Comparison, svg: str, most: int) -> str:
             ),
         ],
     )
+
+
+def template(file: Path) -> Template:
+    """A page's template, which may include those that lie here."""
+    # autoescape: answers are a model's, and full of tags
+    return Environment(
+        loader=FileSystemLoader([file.parent, Path(__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(file.name)
 
 
 def tones(comparison: Comparison) -> list[str]:

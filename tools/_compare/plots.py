@@ -25,14 +25,20 @@ def short(name: str, most: int = LONGEST) -> str:
     return name if len(name) <= most else f"…{name[-most + 1 :]}"
 
 
+def settings() -> dict:
+    """How every picture looks, for matplotlib."""
+    return {
+        "font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+        "axes.edgecolor": "#94a3b8", "axes.titlesize": 10.5, "axes.titlelocation": "left",
+        "svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "verl-lab",
+    }  # fmt: skip
+
+
 def draw(comparison: Comparison) -> tuple[bytes, str]:
     """The PNG, and the SVG for the page (which has its own distributions)."""
     from matplotlib import rc_context  # without pyplot: half of the time, and no state
 
-    settings = {"font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-                "axes.edgecolor": "#94a3b8", "axes.titlesize": 10.5, "axes.titlelocation": "left",
-                "svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "verl-lab"}  # fmt: skip
-    with rc_context(settings):
+    with rc_context(settings()):
         figure = top(comparison, [])
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})

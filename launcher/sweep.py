@@ -1,0 +1,174 @@
+"""A sweep: its jobs, what each has of its own, and going on with one that was cut.
+
+Hydra writes the words of a sweep into SWEEP/multirun.yaml. From these come the jobs again, also those that have not
+begun; a job that ended well is not repeated, one that was cut goes on from its checkpoint, the others begin.
+"""
+
+import contextlib
+import json
+import shlex
+from pathlib import Path
+
+import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from launcher import folders
+from preflight import hydra_words, names
+from preflight.mistakes import Mistake, near
+
+WORDS = "multirun.yaml"
+OVERRIDES, RECORD = ".hydra/overrides.yaml", "run.json"  # of a job
+OF_ONE_START = ("hydra.sweep.dir", "hydra.output_subdir", "hydra.mode", "hydra.run.dir")
+SEED = "lab.seed"
+held = contextlib.ExitStack()  # the lock of this process's sweep
+taken: list[Path] = []  # the folder of it
+goes_on: list[Path] = []  # the folder of a sweep that this start goes on with
+changed: list[str] = []  # words that it adds: then the jobs that have ended go on, too
+
+
+def arguments(argv: list[str]) -> list[str]:
+    """The command line; `resume=SWEEP` becomes the words of that sweep, and a `-m`. Raises Mistake."""
+    folder = names.resumed(argv)
+    if folder is None or not (folder / WORDS).is_file():
+        return argv
+    switches, more = hydra_words.sorted_out(argv)
+    more = [word for word in more if not word.startswith("resume=")]
+    given = {hydra_words.key_of(word) for word in more}
+    if "hydra.sweep.dir" in given:
+        raise Mistake(
+            f"resume={near(folder)} goes on in its own folder: leave out hydra.sweep.dir."
+        )
+    saved = [word for word in words_of(folder) if hydra_words.key_of(word) not in given]
+    goes_on.append(folder.absolute())
+    changed.extend(more)
+    take(goes_on[0])
+    place = f"hydra.sweep.dir={names.quoted(folder)}"
+    multirun = [] if names.MULTIRUN.intersection(switches) else ["-m"]
+    return [*multirun, *switches, *saved, place, *more]
+
+
+def words_of(folder: Path) -> list[str]:
+    """The words that a sweep was begun with: of the command line, and of its YAML file in conf/sweep.
+
+    Raises Mistake if what is written of it can't be read.
+    """
+    try:
+        hydra = yaml.safe_load((folder / WORDS).read_text())["hydra"]
+        params = hydra["sweeper"].get("params") or {}
+        words = [*hydra["overrides"]["hydra"], *hydra["overrides"]["task"]]
+        given = {hydra_words.key_of(word) for word in words}
+    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+        raise Mistake(
+            f"{near(folder / WORDS)} is damaged (was the disk full?): `resume={near(folder)}/JOB` goes on with a job."
+        ) from None
+    swept = [f"{key}={value}" for key, value in params.items() if key not in given]
+    return [*swept, *(word for word in words if hydra_words.key_of(word) not in OF_ONE_START)]
+
+
+def jobs(folder: Path) -> list[list[str]]:
+    """The overrides of each job of a sweep, in their order; [] where only its sweeper knows them (a search)."""
+    words = [w for w in words_of(folder) if not hydra_words.key_of(w).startswith("hydra")]
+    hydra = GlobalHydra.instance()
+    loader = hydra.config_loader() if hydra.is_initialized() else None
+    try:
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides(words)
+        return BasicSweeper.split_arguments(overrides, None)[0]
+    except (HydraException, AttributeError):  # an interval; glob(*) without Hydra's tree
+        return []
+
+
+def values(words: list[str]) -> dict[str, str]:
+    """Key and value of overrides, without Hydra's signs and quotes."""
+    return {key: value.strip("'\"") for key, value in map(hydra_words.split, words)}
+
+
+def varied(some: list[dict[str, str]]) -> list[str]:
+    """The keys that are not the same in all of some jobs, in the order of the command line."""
+    keys = dict.fromkeys(key for words in some for key in words)
+    return [key for key in keys if len({words.get(key) for words in some}) > 1]
+
+
+def own(folder: Path, words: list[str]) -> dict[str, str]:
+    """What a job of a sweep has of its own: key and value of what was varied."""
+    everything, mine = jobs(folder), values(words)
+    if everything:
+        keys = varied([values(one) for one in everything])
+    else:
+        common = values([w for w in words_of(folder) if w in words])
+        keys = [key for key in mine if key not in common]
+    return {key: mine[key] for key in keys if key in mine}
+
+
+def folder_of_job() -> Path | None:
+    """The sweep that Hydra runs now; None for a single run."""
+    hydra = HydraConfig.get()
+    return Path(hydra.sweep.dir).absolute() if hydra.mode == RunMode.MULTIRUN else None
+
+
+def heading(name: str) -> str:
+    """What stands over a job: of a sweep its number and what it has of its own, else the run's name."""
+    folder = folder_of_job()
+    if folder is None:
+        return name
+    hydra = HydraConfig.get()
+    own_words = own(folder, list(hydra.overrides.task))
+    total = len(jobs(folder))
+    number = f"job {hydra.job.num + 1}{f' of {total}' if total else ''}"
+    said = ", ".join(f"{key}={value}" for key, value in own_words.items())
+    return f"{number}: {said}" if said else number
+
+
+def take(folder: Path | None) -> None:
+    """Have the folder of a sweep until `release`. Raises Mistake if another start has it."""
+    if folder and folder not in taken:
+        held.enter_context(folders.taken(folder))
+        taken.append(folder)
+
+
+def release() -> None:
+    """Let the sweep's folder go."""
+    held.close()
+    taken.clear()
+
+
+def asked(run_dir: Path) -> Path | None:
+    """The job's own folder, if this start goes on with its sweep and the job has begun. Raises Mistake.
+
+    Raises:
+        Mistake: another job is there: what was varied is no more the same.
+    """
+    file = run_dir / OVERRIDES
+    if not goes_on or not file.is_file():
+        return None
+    was = values(list(OmegaConf.load(file)))
+    now = own(goes_on[0], list(HydraConfig.get().overrides.task))
+    if other := [f"{key}={was.get(key)}" for key, value in now.items() if was.get(key) != value]:
+        raise Mistake(f"{near(run_dir)} is the job with {', '.join(other)}, and would be another one now: what a sweep"
+                      " varies stays as it is. For more values begin a second sweep; `python -m tools.sweep A B` shows"
+                      " both as one.")  # fmt: skip
+    return run_dir
+
+
+def has_ended(run_dir: Path) -> bool:
+    """Whether this start goes on with a sweep whose job here has ended well, and nothing new is asked of it."""
+    return bool(goes_on) and not changed and asked(run_dir) is not None and exit_of(run_dir) == 0
+
+
+def exit_of(run_dir: Path) -> int | None:
+    """The exit status of a run's last start; None if it has not ended, or not begun."""
+    try:
+        return json.loads((run_dir / RECORD).read_text())["attempts"][-1]["exit"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def how_to_go_on(run_dirs: list[Path]) -> str:
+    """The command that goes on with the sweep that these jobs are of; nothing if there is none."""
+    folder = next((run.parent for run in run_dirs if (run.parent / WORDS).is_file()), None)
+    return f"go on: python launch.py {shlex.quote(f'resume={near(folder)}')}" if folder else ""
