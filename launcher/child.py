@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from launcher import supervisor
+from launcher.alerts import Watch
 from launcher.progress import Progress
 from preflight import names
 from preflight.facts import is_rl
@@ -55,17 +56,23 @@ def command(config: DictConfig, run_dir: Path, folder: str, python: str | None) 
     return [sys.executable, "-m", *entry]
 
 
-def run(config: DictConfig, run_dir: Path, memory: supervisor.Memory | None = None) -> int:
+def run(
+    config: DictConfig,
+    run_dir: Path,
+    memory: supervisor.Memory | None = None,
+    watch: Watch | None = None,
+) -> int:
     """Run verl on RUN/resolved.yaml, with a line a step on the screen; returns the exit status.
 
-    memory: gets what the run's processes take.
+    memory: gets what the run's processes take. watch: gets the metrics.
     """
     lab = config.lab
+    shown = lab.trainer.kind, total_steps(config), lab.keep_best, lab.show_samples, watch
     return supervisor.run(
         lambda folder, python: command(config, run_dir, folder, python),
         run_dir,
         environment(config),
-        Progress(run_dir, lab.trainer.kind, total_steps(config), lab.keep_best, lab.show_samples),
+        Progress(run_dir, *shown),
         lab.stall_timeout_s,
         fork=lab.hw.prefork and makes_ray(config),
         memory=memory,

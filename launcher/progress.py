@@ -7,13 +7,18 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.best import BestModel
 from launcher.samples import Samples
 from launcher.tail import Tail
 
+if TYPE_CHECKING:
+    from launcher.alerts import Watch
+
 NESTED = "[stage]"  # begins a line of a stage's output in the run's own log (launcher/stages.py)
 MESSAGE = "[message] "  # begins a line of the log that is shown on the screen as well
+ALERT = "alert: "  # begins what is wrong in a run (launcher/alerts.py)
 # What stands in the log when a part of a run is up, and what the screen shows then (None: nothing).
 MILESTONES = {
     "Started a local Ray instance": "Ray is up",
@@ -29,6 +34,7 @@ RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or 
 # What rewards/_limits/calls.py raises for a reward that raises; its place and its row are in the next lines.
 RAISED = re.compile(r"RewardError: (the reward .+ raised .+)")
 ABOUT_REWARD = re.compile(rf"(?:{re.escape(NESTED)})?\s*(at .+|the row: .+)")
+OF_STAGE = re.compile(rf"{re.escape(NESTED)}\s*\S+\s+({ALERT}.+)")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # column, width, format, and the metrics that can fill it (a regular expression, the first that is there)
 COLUMNS = {
@@ -116,6 +122,7 @@ class Progress:
         total_steps: of the run, for the time left; None if unknown.
         keep_best: whether the best model is kept (best.py).
         show_samples: every how many steps some answers are shown (samples.py); 0: never.
+        watch: is given each step, and what it finds is shown.
     """
 
     def __init__(
@@ -125,7 +132,9 @@ class Progress:
         total_steps: int | None,
         keep_best: bool = False,
         show_samples: int = 0,
+        watch: "Watch | None" = None,
     ):
+        self.watch = watch
         self.best = BestModel(run_dir) if keep_best else None
         self.samples = Samples(run_dir, show_samples)
         self.columns, self.total = COLUMNS[kind], total_steps
@@ -143,8 +152,11 @@ class Progress:
     def __call__(self) -> float:
         """Print what is new; returns when the run last moved on (time.time())."""
         for line in map(plain, self.log.lines()):
-            if line.startswith(MESSAGE):
-                self._milestone(line.removeprefix(MESSAGE))
+            said = RAY_PREFIX.sub("", line)
+            if said.startswith(MESSAGE):
+                self._milestone(said.removeprefix(MESSAGE).rstrip())
+            if of_stage := OF_STAGE.match(said):
+                self._milestone(of_stage[1].rstrip())
             self._told_of_reward(line)
             for mark, text in MILESTONES.items():
                 if mark in line:
@@ -156,6 +168,8 @@ class Progress:
         for line in self.metrics.lines():
             if record := parse(line):
                 self._step(*record)
+                for alert in self.watch.step(*record) if self.watch else ():
+                    self._milestone(ALERT + alert.words())
                 self.samples.made(record[0])
                 if self.best and (name := named(record[1], VALIDATION)):
                     self.best.validated(record[0], name, record[1][name])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from launcher import alerts
 from launcher.best import is_loss
 from launcher.checkpoints import CONFIG, TRACKER
 from launcher.progress import (
@@ -87,6 +88,9 @@ class Attempt:
         self.kills = out_of_memory_kills()
         past = json.loads(self.file.read_text()) if self.file.exists() else {"attempts": []}
         chosen = past["attempts"][-1].get("chosen", []) if past["attempts"] else []
+        # a run of an older version has none
+        limits = OmegaConf.select(config, "lab.alerts") or alerts.defaults()
+        self.watch = alerts.Watch.goes_on(limits, run_dir / "metrics.jsonl")
         self.record: dict[str, Any] = {
             "command": command,
             "start": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -96,6 +100,7 @@ class Attempt:
             "chosen": [*chosen, *(expected.chosen if expected else [])],  # by lab.plan=auto
             "end": None,
             "exit": None,
+            "alerts": [],
         }
         self.all = {"attempts": [*past["attempts"], self.record]}
         write_json(self.file, self.all)
@@ -108,10 +113,17 @@ class Attempt:
         now = datetime.datetime.now().astimezone()
         gib = round(memory_bytes / 2**30, 2)
         self.record.update(
-            end=now.isoformat(timespec="seconds"), exit=code, machine_gib=gib or None
-        )
+            end=now.isoformat(timespec="seconds"), exit=code, machine_gib=gib or None,
+            alerts=self.watch.records(),
+        )  # fmt: skip
         write_json(self.file, self.all)
         write_json(self.run_dir / "training_stats.json", stats(self.run_dir))
+
+
+def last_attempt(run_dir: Path) -> dict[str, Any]:
+    """What run.json says of a run's last start; empty where there was none."""
+    file = run_dir / "run.json"
+    return json.loads(file.read_text())["attempts"][-1] if file.exists() else {}
 
 
 def write_json(file: Path, content: dict) -> None:
@@ -235,7 +247,7 @@ def told_of_reward(log: Path, begin: int) -> str:
 
 def compared(run_dir: Path) -> str:
     """What the last start of a run took beside what was predicted; nothing where no metric says it."""
-    record = json.loads((run_dir / "run.json").read_text())["attempts"][-1]
+    record = last_attempt(run_dir)
     steps = [m for _, m in sorted(read_metrics(run_dir / "metrics.jsonl").items())]
     parts = []
     for name, (pattern, pick_one, form) in MEASURED.items():
@@ -315,18 +327,19 @@ def summary(
     from launcher.supervisor import STALLED  # --cfg job doesn't wait for psutil
 
     log = near(run_dir / "log.txt")
+    looked_wrong = alerts.summary(last_attempt(run_dir).get("alerts", []))
     if code == 0:
         where, kept = near(run_dir), (run_dir / TRACKER).is_file()
         done = f"done; metrics, samples{' and checkpoints' if kept else ''} are in {where}"
         after = [] if kept and os.environ.get(STAGE) else next_commands(run_dir)
         wrong = told_of_reward(run_dir / "log.txt", begin)
-        return "\n".join(filter(None, [wrong, compared(run_dir), done, *after]))
+        return "\n".join(filter(None, [wrong, looked_wrong, compared(run_dir), done, *after]))
     if code == STALLED:
         text = (
             f"\nstopped: no progress for {span(stall_timeout_s)} (lab.stall_timeout_s). What each process was"
             f" doing is in {near(run_dir / 'stacks.txt')}, the whole log in {log}"
         )
-        return "\n".join(filter(None, [text, how_to_go_on(run_dir)]))
+        return "\n".join(filter(None, [text, looked_wrong, how_to_go_on(run_dir)]))
     found = errors(run_dir / "log.txt", begin)
     blocks = ["\n".join(f"    {line[:WIDTH]}" for line in block) for block in found]
     text = "\n\nand the last:\n\n".join(blocks)
@@ -337,7 +350,7 @@ def summary(
     text = (
         f"\nverl ended with exit status {code}.{killed_by(code, kills)}{text}The whole log: {log}"
     )
-    return "\n".join(filter(None, [text, how_to_go_on(run_dir)]))
+    return "\n".join(filter(None, [text, looked_wrong, how_to_go_on(run_dir)]))
 
 
 FIGURES = {  # columns of jobs_table: the metrics that fill them (launcher/progress.py)

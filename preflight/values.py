@@ -35,6 +35,7 @@ BY_NAME = {
     "chat_template": "str", "ray_init.address": "str",
 }  # fmt: skip
 MAY_BE_NULL = ("memory_mib", "train_files", "val_files", "ray_init.address", "chat_template")
+OFF_AS_NULL = "lab.alerts."  # limits: each can be off
 MAY_BE_ONE = ("train_files", "val_files", "logger", "lab.loggers", "preflight.skip", "save_contents", "load_contents",
               "target_modules", "exclude_modules", "ignore_patterns")  # one word for a list of one  # fmt: skip
 
@@ -206,7 +207,7 @@ def expected(place: Place) -> frozenset[str]:
         kinds |= {"float"}  # seconds
     if fitting(MAY_BE_ONE, place.path):
         kinds |= {"str", "list"}
-    if fitting(MAY_BE_NULL, place.path):
+    if fitting(MAY_BE_NULL, place.path) or place.path.startswith(OFF_AS_NULL):
         kinds |= {"null"}
     return kinds
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import wrapt
 
-from plugins.patches import algos, reward_infos, verl
+from plugins.patches import algos, loggers, reward_infos, sentinels, verl
 
 PATCHES: dict[str, list[Callable]] = {
     "importlib.metadata": [
@@ -25,6 +25,10 @@ PATCHES: dict[str, list[Callable]] = {
         verl.attention_of_value_model,  # critics and reward models without flash-attn
     ],
     "verl.utils.tracking": [
+        loggers.start_each,  # W&B and its like: one that can't start, ...
+        loggers.log_to_each,  # ... that raises ...
+        loggers.finish_each,  # ... or that hangs never ends a training
+        loggers.show_samples_to_each,
         verl.time_sft_step,  # SFT logs timing_s/step
         verl.always_write_metrics,  # metrics.jsonl whatever trainer.logger names
         verl.append_metrics,  # metrics.jsonl keeps its past when a run is resumed
@@ -38,6 +42,12 @@ PATCHES: dict[str, list[Callable]] = {
     "verl.workers.engine.fsdp.transformer_impl": [
         verl.name_value_model,  # hf_model of a critic or reward model has its own name
         verl.adapter_of_value_model,  # LoRA of these
+    ],
+    "verl.workers.engine.base": [
+        sentinels.note_changed_weights,  # whether a step changed a weight, ...
+    ],
+    "verl.workers.engine_workers": [
+        sentinels.log_changed_weights,  # ... as actor/weights_changed
     ],
     "verl.workers.rollout.vllm_rollout.vllm_async_server": [
         verl.generate_many,  # many prompts in one call
@@ -54,6 +64,8 @@ PATCHES: dict[str, list[Callable]] = {
         algos.gather_advantage_inputs,  # inputs of GDPO and OTB
         algos.sample_greedy_baselines,  # ReMax's greedy answers
         algos.bound_group_filter,  # DAPO's max_num_gen_batches
+        sentinels.log_same_scores,  # groups/same_score
+        sentinels.log_same_answers,  # val-aux/same_answer
     ],
     "verl.trainer.ppo.core_algos": [
         algos.normalize_geo_mean,  # GMPO whatever the size of a micro-batch
