@@ -60,22 +60,24 @@ class Stage:
         scores = "actor_rollout_ref" in names.composed([f"{group}={name}"])
         common = [override for override in common if scores or not override.startswith("reward")]
         self.overrides = names.check_argv([f"{group}={name}", *common, *own])
-        start = [f"lab.model.path={first}"] if first else []  # stands for what isn't there yet
+        start = (
+            [f"lab.model.path={names.quoted(first)}"] if first else []
+        )  # stands for what isn't there yet
         config = names.composed([*self.overrides, *start, "lab.check_data=false"])
         self.begins_with = config.lab.model.path
         self.makes = config.lab.trainer.makes_reward
         named = any(override.startswith("reward=") for override in self.overrides)
         if scores and rewards and not named:
             reward, path = list(rewards.items())[-1]
-            self.overrides += [f"reward={reward}", f"lab.reward_model.path={path}"]
+            self.overrides += [f"reward={reward}", f"lab.reward_model.path={names.quoted(path)}"]
         else:
             prepare(config)  # all but what the stages before it will leave
 
     def run(self, policy: Path | None) -> int:
         """Run it, or go on with it; returns the exit status."""
         begun = (self.folder / "resolved.yaml").exists()
-        where = f"resume={self.folder}" if begun else f"hydra.run.dir={self.folder}"
-        model = [f"lab.model.path={policy}"] if policy else []
+        where = f"resume={self.folder}" if begun else f"hydra.run.dir={names.quoted(self.folder)}"
+        model = [f"lab.model.path={names.quoted(policy)}"] if policy else []
         command = [sys.executable, str(LAUNCH), *self.overrides, *model, where]
         process = subprocess.Popen(command, env=os.environ | {STAGE: "1"})
         while True:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from preflight import resolvers
 from preflight.mistakes import Mistake
@@ -44,12 +45,12 @@ def test_a_reward_model_is_the_reward_of_the_stages_after_it(tmp_path, data):
     assert not any("reward_model" in override for override in last.overrides)
 
 
-def test_later_stages_need_no_model_of_their_own(tmp_path, data, monkeypatch):
+def test_later_stages_need_no_model_of_their_own(tmp_path, data):
     """They begin with that of the stage before, which isn't there yet."""
-    monkeypatch.chdir(tmp_path)  # no data/tiny_model here
+    nowhere = f"lab.model.path={tmp_path}/nowhere"
     assert len(plan(["sft", "dpo", data[0], f"sft:{data[1]}"], tmp_path)) == 2
-    with pytest.raises(Mistake, match="stage sft: model=tiny is not there yet"):
-        plan(["sft", "dpo", data[0]], tmp_path)
+    with pytest.raises(Mistake, match="stage sft: .*nowhere"):
+        plan(["sft", "dpo", data[0], nowhere], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +99,23 @@ def test_what_is_done_is_not_repeated_and_a_failure_ends_it(tmp_path, data, monk
     out = capsys.readouterr()
     assert out.out.count("is done") == 2 and "exit 3" in out.out and "[4/4]" not in out.out
     assert f"--dir {tmp_path}" in out.err
+
+
+def test_a_folder_of_any_name(tmp_path, data, monkeypatch):
+    """Hydra reads the folders of a stage's command line as they are."""
+    folder = tmp_path / "it's a=b, (c) ü #1"
+    stages = plan(["sft", "grpo", *data], folder)
+    asked = []
+
+    class Done:
+        def __init__(self, command, env):
+            asked.extend(command[2:])
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Done)
+    stages[1].run(stages[0].folder)
+    read = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(asked)}
+    assert read["hydra.run.dir"] == str(folder / "2_grpo")
+    assert read["lab.model.path"] == str(folder / "1_sft")
