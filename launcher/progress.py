@@ -1,7 +1,6 @@
 """One line a step, from a run's metrics.jsonl; the milestones of the start, from its log.txt."""
 
 import contextlib
-import json
 import re
 import sys
 import time
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.best import BestModel
+from launcher.metrics import parse
+from launcher.metrics import read_metrics as read_metrics  # who follows a run finds it here
 from launcher.samples import Samples
 from launcher.tail import Tail
 
@@ -63,27 +64,6 @@ COLUMNS = {
         ("grad", "{:8.3f}", "train/grad_norm"),
     ],
 }
-
-
-def read_metrics(file: Path) -> dict[int, dict[str, float]]:
-    """All metrics of a run by step. A step that was run twice (crash, resume) counts as run last."""
-    steps: dict[int, dict[str, float]] = {}
-    if file.exists():
-        with open(file) as lines:
-            for line in lines:
-                record = parse(line)
-                if record:
-                    steps.setdefault(record[0], {}).update(record[1])
-    return steps
-
-
-def parse(line: str) -> tuple[int, dict[str, float]] | None:
-    """Step and metrics of one line; None for a line that a killed run left half-written."""
-    try:
-        record = json.loads(line)
-        return int(record["step"]), record["data"]
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def named(names: Iterable[str], pattern: str) -> str | None:

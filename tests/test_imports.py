@@ -16,6 +16,7 @@ LEAVES = {
     "data_prep._ranking",
     "data_prep._schema",
     "launcher.checkpoints",
+    "launcher.metrics",
     "preflight.mistakes",
     "preflight.tables",
     "rewards._rows",
