@@ -28,7 +28,7 @@ SHOWN = 10
 NOT_TEXT = re.compile(r"not valid UTF-8|surrogates not allowed|\\udc[89a-f]")
 OTHER_ENCODING = (
     "A file in another encoding: name that with --encoding (cp1252, latin-1, big5, gb18030, ...), an option of"
-    " `data_prep jsonl` and `data_prep convert`\n"
+    " `data_prep` jsonl, convert, finance, trading and econ\n"
 )
 
 

@@ -12,9 +12,10 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -54,6 +55,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="CHARACTER",
         help="what separates the cells of a CSV file (default: found in the file)",
     )
+
+
+def reader(args: argparse.Namespace, there: bool = True) -> Callable[[Path], Iterator]:
+    """`read` with these options. Raises Mistake where they are given and no file is `there`."""
+    for name in ("encoding", "delimiter"):
+        if not there and getattr(args, name) is not None:
+            raise Mistake(f"--{name} is for a FILE, and none is given")
+    return partial(read, encoding=args.encoding, delimiter=args.delimiter)
 
 
 def encoding(name: str) -> str:

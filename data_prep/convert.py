@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> None:
     for file in (out, rejected):
         if file.exists() and not args.force:
             raise Mistake(f"{file} is there; --force replaces it")
-    read, name = partial(_read.read, args.source, args.encoding, args.delimiter), args.source.name
+    read, name = partial(_read.reader(args), args.source), args.source.name
     kind = types(read(), name) or pa.struct([])
     out.parent.mkdir(parents=True, exist_ok=True)
     # beside the file: renaming works in one file system only

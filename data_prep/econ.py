@@ -29,11 +29,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_prep import _dataset
+from data_prep import _dataset, _read
 from data_prep._econ.examples import Examples, good, pool, rewarded
 from data_prep._econ.rows import COLUMNS, checked, decision, ground_truth, prompt
 from data_prep._econ.simulate import simulate
-from data_prep._read import BadRow, Broken, read
+from data_prep._read import BadRow, Broken
 from data_prep._split import Split
 from preflight.mistakes import Mistake
 
@@ -92,6 +92,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=0.05,
         help="share of households for validation (0.05)",
     )
+    _read.add_options(parser)
     _dataset.add_options(parser, "econ")
 
 
@@ -102,7 +103,7 @@ class Source:
         given = {name: getattr(args, name) for name in SIMULATION}
         self.file, self.names, self.split = args.source, args.map or {}, Split(args.val_share)
         self.simulation = {k: SIMULATION[k] if v is None else v for k, v in given.items()}
-        self.name = "simulation"
+        self.name, self.read = "simulation", _read.reader(args, there=self.file is not None)
         if self.file is None:
             if self.names:
                 raise Mistake("--map is for a FILE")
@@ -114,7 +115,7 @@ class Source:
         self.name = self.file.name
 
     def rows(self) -> Iterator[dict | Broken]:
-        return read(self.file) if self.file else simulate(**self.simulation)
+        return self.read(self.file) if self.file else simulate(**self.simulation)
 
     def state(self, row: dict | Broken) -> dict:
         """The checked row, with its household and split. Raises BadRow."""

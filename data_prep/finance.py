@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import _dataset, _finance_demo
-from data_prep._read import read
+from data_prep import _dataset, _finance_demo, _read
 from data_prep._split import Split
 from preflight.mistakes import Mistake
 
@@ -40,6 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=0.1,
         help="share for validation, without --val (%(default)s)",
     )
+    _read.add_options(parser)
     _dataset.add_options(parser, "finance")
 
 
@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
         raise Mistake("--demo takes a number of rows from 2, and makes its own validation rows")
     files = [("val", args.val), ("train", args.source)] if args.val else [("", args.source)]
     files = [] if args.demo else files
+    read = _read.reader(args, there=bool(files))
     for _, file in files:
         if not file.is_file():
             raise Mistake(f"no file {file}")

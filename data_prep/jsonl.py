@@ -39,7 +39,6 @@ def run(args: argparse.Namespace) -> None:
 
     def fill(rows: _dataset.Rows) -> None:
         for given, file in sources:
-            source = _read.read(file, args.encoding, args.delimiter)
-            mapper.add_all(rows, source, file.name, given)
+            mapper.add_all(rows, _read.reader(args)(file), file.name, given)
 
     _dataset.make("jsonl", args, fill, mapper.extra, [file for _, file in sources])

@@ -20,8 +20,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import _dataset, _trading_demo
-from data_prep._read import read
+from data_prep import _dataset, _read, _trading_demo
 from data_prep._split import digest
 from preflight.mistakes import Mistake
 
@@ -45,6 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=0.1,
         help="share of rows for validation (%(default)s)",
     )
+    _read.add_options(parser)
     _dataset.add_options(parser, "trading")
 
 
@@ -193,6 +193,7 @@ def run(args: argparse.Namespace) -> None:
         raise Mistake(f"no file {args.source}")
     sides = Sides(args.val_share)
     files = [args.source] if args.source else []
+    read = _read.reader(args, there=bool(files))
 
     def placed(given: str, number: int, row: dict) -> tuple[dict, dict | None, str]:
         rl, sft, keys = forms_of(row, number)

@@ -345,6 +345,7 @@ MISTAKES = {
     "no column emplyed; columns: wealth": ["FILE", "--map", "emplyed=x"],
     "is not NAME=COLUMN": ["FILE", "--map", "employed"],
     "--map is for a FILE": ["--map", "employed=x"],
+    "--encoding is for a FILE": ["--encoding", "latin-1"],
     "--years is of the simulation": ["FILE", "--years", "3"],
     "no file": ["nosuch.csv"],
     "--households: 0 is below 1": ["--households", "0"],

@@ -51,6 +51,16 @@ def in_order(files: dict[str, list[dict]]) -> list[dict]:
     return sorted(files["train"] + files["val"], key=lambda row: row["extra_info"]["index"])
 
 
+def test_a_file_of_another_encoding(tmp_path, capsys):
+    lines = "".join(f"{row['query']};{row['reference']}\n" for row in ROWS)
+    (tmp_path / "rows.csv").write_bytes(f"query;reference\n{lines}".encode("big5"))
+    assert prepare(tmp_path, tmp_path / "rows.csv") == 2
+    assert "--encoding (cp1252" in capsys.readouterr().err
+    assert prepare(tmp_path, tmp_path / "rows.csv", "--encoding", "big5") == 0
+    asked = [row["extra_info"]["query"] for row in in_order(made(tmp_path))]
+    assert asked == [row["query"] for row in ROWS]
+
+
 def test_both_formats_say_the_same(tmp_path):
     """In one file, a row in the one and a row in the other."""
     names = {"query": "instruction", "context": "input", "reference": "output"}
@@ -219,6 +229,7 @@ def test_the_demo_fits_into_the_tiny_model(tmp_path, tiny_model):
         (["--demo", "1"], "from 2"),
         (["--demo", "9", "--val", "x.jsonl"], "its own validation rows"),
         (["nowhere.jsonl"], "no file nowhere.jsonl"),
+        (["--demo", "9", "--encoding", "big5"], "--encoding is for a FILE"),
         (["--demo", "9", "--val-share", "0.99"], "no rows for train"),
     ],
 )

@@ -184,6 +184,7 @@ def test_bad_rows_fail_by_default(tmp_path, capsys):
         (("rows.jsonl", "--demo", "9"), "takes a FILE or --demo N"),
         (("nosuch.jsonl",), "no file nosuch.jsonl"),
         (("--demo", "1"), "from 2"),
+        (("--demo", "9", "--delimiter", ";"), "--delimiter is for a FILE"),
         (("--demo", "0"), "from 2"),
         (("--demo", "2001"), "from 2 to 2000"),
         (("--demo", "9", "--val-share", "2"), "not between 0 and 1"),
