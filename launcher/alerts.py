@@ -57,18 +57,17 @@ class History:
                 column.append((step, math.nan if value is None else float(value)))
                 self.now.add(name)
 
-    def series(self, pattern: str) -> Series:
-        """Of the first metric that matches one of the alternatives, in their order."""
+    def named(self, pattern: str) -> str | None:
+        """The first metric that matches one of the alternatives, in their order."""
         known, name = self.names.get(pattern, (-1, None))
         if known != len(self.columns):
             name = named(self.columns, pattern)
             self.names[pattern] = len(self.columns), name
-        return self.columns.get(name or "", [])
+        return name
 
-    def is_new(self, pattern: str) -> bool:
-        """Whether the last step has it."""
-        self.series(pattern)
-        return self.names[pattern][1] in self.now
+    def series(self, pattern: str) -> Series:
+        """Of that metric."""
+        return self.columns.get(self.named(pattern) or "", [])
 
 
 @cache
@@ -252,10 +251,11 @@ class Alert:
     last: int  # step
     value: float  # at the last
 
-    def words(self) -> str:
+    def words(self, titled: bool = True) -> str:
         """What is wrong, what it means, what to do, and the key of the limit, in one line."""
         words = self.rule.words.format(value=self.value, limit=self.limit)
-        return f"{self.rule.title}: {words} [lab.alerts.{self.rule.kind}]"
+        title = f"{self.rule.title}: " if titled else ""
+        return f"{title}{words} [lab.alerts.{self.rule.kind}]"
 
     def record(self) -> dict[str, Any]:
         """As it stands in run.json."""
@@ -271,7 +271,7 @@ class Watch:
     """
 
     def __init__(self, limits: Mapping[str, float | None]):
-        self.limits = {kind: limit for kind, limit in limits.items() if limit is not None}
+        self.limits = limits
         self.history = History()
         self.found: dict[str, Alert] = {}  # by kind
         self.holding: set[str] = set()  # kinds that hold now
@@ -290,7 +290,7 @@ class Watch:
         begun = []
         for rule in RULES:
             limit = self.limits.get(rule.kind)
-            if limit is None or not self._is_due(rule):
+            if not isinstance(limit, int | float) or not self._is_due(rule):
                 continue
             value = rule.judge(self.history, limit)
             if value is None:
@@ -307,15 +307,16 @@ class Watch:
     def _is_due(self, rule: Rule) -> bool:
         if rule.metrics[0] == LOSSES:  # any of them
             return any(re.fullmatch(LOSSES, name) for name in self.history.now)
-        seen = self.history.is_new(rule.metrics[0])
-        return seen and len(self.history.series(rule.metrics[0])) >= rule.after
+        name = self.history.named(rule.metrics[0])
+        return name in self.history.now and len(self.history.columns[name]) >= rule.after
 
     def records(self) -> list[dict[str, Any]]:
         """What was found, first to last, as it stands in run.json."""
         return [alert.record() for alert in sorted(self.found.values(), key=lambda a: a.first)]
 
 
-def defaults() -> dict[str, float | None]:
+@cache
+def defaults() -> Mapping[str, float | None]:
     """The limits of a run that names none: those of conf/config.yaml."""
     return dict(OmegaConf.load(CONFIG).lab.alerts)
 

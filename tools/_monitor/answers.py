@@ -79,16 +79,6 @@ def advantages(scores: list[float | None], by_std: bool = True) -> list[float | 
     return [None if s is None else (s - mean) / divisor for s in scores]
 
 
-def same_score(rows: list[dict]) -> float | None:
-    """The share of groups whose answers all have one score; None where no group has two."""
-    flat = []
-    for group in groups(rows):
-        scores = [s for row in group if (s := score(row)) is not None]
-        if len(scores) > 1:
-            flat.append(max(scores) - min(scores) < 1e-9)
-    return fmean(flat) if flat else None
-
-
 def prompt_id(prompt: str) -> str:
     """A short name of a prompt, for addresses."""
     return hashlib.sha1(prompt.encode(errors="replace")).hexdigest()[:16]

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import yaml
 
+from launcher.alerts import Watch, defaults
 from launcher.progress import VALIDATION, named, parse
 from launcher.tail import Tail
-from tools._monitor import answers
 from tools._monitor.metrics import Metrics
-from tools._monitor.rules import SAME_SCORES, Finding, findings
 
 MARKS = ("run.json", "resolved.yaml", "metrics.jsonl")  # a folder that has one is a run's
 NOT_RUNS = {
@@ -33,13 +32,13 @@ NOT_RUNS = {
 DEPTH = 6  # folders below the root
 TICK_S = 2.0  # from look to look
 SCAN_S = 6.0  # new folders are looked for less often
-READ_AT_ONCE = 8 << 20  # bytes of answers read in one look: the machine trains meanwhile
 STALL_S = 3600  # lab.stall_timeout_s of a run that doesn't say it
 ENDS = {
     0: "done",
+    129: "stopped",
     130: "stopped",
     143: "stopped",
-}  # by exit status; Ctrl-C and SIGTERM are no failure
+}  # by exit status; SIGHUP, Ctrl-C and SIGTERM are no failure
 TILES = {  # what the table of runs shows: column → metrics
     "reward": "critic/score/mean|critic/rewards/mean",
     "loss": "train/loss",
@@ -73,8 +72,7 @@ class Run:
         self.moved = folder.stat().st_mtime  # when a file of it last changed
         self.stamps: dict[str, float] = {}
         self.steps: dict[str, list[int]] = {"rollouts": [], "validation": []}
-        self.spread_read: set[int] = set()  # steps whose answers were looked through
-        self.found: list[Finding] = []
+        self.watch = Watch(defaults())  # a run of an older version names no limits
 
     def file(self, *parts: str) -> Path:
         """A file of the run. Raises Gone if it is not there, or if a link leads out of the folder."""
@@ -102,19 +100,14 @@ class Run:
             self.record, news = self.read_record(), True
         if self.changed("training_config.json") or self.changed("resolved.yaml"):
             self.config, news = self.read_config(), True
+            if isinstance(limits := self.get("lab.alerts"), dict):
+                self.watch.limits = limits
         if self.changed("metrics.jsonl"):
             news |= self.read_metrics()
         for kind in self.steps:
             if self.changed(kind):
                 self.steps[kind], news = steps_of(self.folder / kind), True
-        if news:
-            self.judge()
-
-    def judge(self) -> None:
-        """Look what is wrong, and say that something is new."""
-        columns = self.metrics.columns
-        self.found = findings(columns, lambda name: [v for _, v in self.metrics.series(name)])
-        self.version += 1
+        self.version += news
 
     def read_metrics(self) -> bool:
         try:
@@ -123,12 +116,11 @@ class Run:
             return False
         lines = self.tail.lines()
         if self.tail.begun_anew:
-            self.metrics, self.spread_read = Metrics(), set()
+            self.metrics, self.watch = Metrics(), Watch(self.watch.limits)
         for line in lines:
             if record := parse(line):
-                if record[0] in self.metrics.row:  # resumed: its answers are others now
-                    self.spread_read.discard(record[0])
                 self.metrics.add(*record)
+                self.watch.step(*record)
         return bool(lines)
 
     def read_record(self) -> dict:
@@ -148,24 +140,6 @@ class Run:
                 if isinstance(found, dict):
                     return found
         return {}
-
-    def read_spreads(self, budget: int) -> int:
-        """Look through answers for groups without spread, newest first; returns the bytes that were read."""
-        read = 0
-        for step in reversed(self.steps["rollouts"]):
-            if read > budget:
-                break
-            if step in self.spread_read or step not in self.metrics.row:
-                continue
-            with contextlib.suppress(Gone, OSError):
-                file = self.file("rollouts", f"{step}.jsonl")
-                read += file.stat().st_size
-                if (share := answers.same_score(answers.read(file))) is not None:
-                    self.metrics.add(step, {SAME_SCORES: share})
-            self.spread_read.add(step)
-        if read:
-            self.judge()
-        return read
 
     def get(self, key: str, default=None):
         """A value of the config by its dotted name."""
@@ -193,10 +167,16 @@ class Run:
 
     def warnings(self, now: float) -> list[dict]:
         """What looks wrong, as the page shows it."""
-        made = [finding._asdict() for finding in self.found]
-        for finding in made:
-            if finding["value"] is not None and finding["value"] - finding["value"] != 0:
-                finding["value"] = None  # infinite: JSON has no word for it
+        made = [
+            {
+                "rule": alert.rule.title,
+                "metric": self.watch.history.named(alert.rule.metrics[0]),
+                "value": finite(alert.value),
+                "words": alert.words(titled=False),
+            }
+            for kind, alert in self.watch.found.items()
+            if kind in self.watch.holding
+        ]
         if self.state(now) == "no progress":
             since = datetime.timedelta(seconds=int(now - self.moved))
             made.insert(0, {"rule": "no progress", "metric": None, "value": None, "words":
@@ -294,13 +274,11 @@ class Runs:
                         self.version += 1
 
     def look(self) -> None:
-        """One round: new runs, what is new in each, and some answers that were not looked through yet."""
+        """One round: new runs, and what is new in each."""
         if time.monotonic() - self.scanned >= SCAN_S:
             self.scan()
             self.scanned = time.monotonic()
-        budget = READ_AT_ONCE
-        newest = sorted(self.runs.values(), key=lambda run: -run.moved)
-        for run in newest:
+        for run in list(self.runs.values()):
             try:
                 with self.lock:
                     before = run.version
@@ -310,13 +288,6 @@ class Runs:
                 with self.lock:
                     self.runs.pop(run.name, None)
                     self.version += 1
-        for run in newest if self.looked else ():  # first of all the curves
-            if budget <= 0 or self.ends.is_set():
-                break
-            with self.lock:
-                before = run.version
-                budget -= run.read_spreads(min(budget, READ_AT_ONCE // 8))
-                self.version += run.version - before
         self.looked = True
 
     def follow(self) -> None:
