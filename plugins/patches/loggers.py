@@ -106,6 +106,9 @@ def offline(init, tracker, project_name, experiment_name, config, error: Excepti
     """W&B's logger without a network, after an error with one; empty where that fails as well."""
     os.environ["WANDB_MODE"] = "offline"
     try:
+        import wandb
+
+        wandb.teardown()  # it has read the environment already
         init(tracker, project_name, experiment_name, ["wandb"], config)
     except Exception as again:
         say(

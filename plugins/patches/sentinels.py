@@ -26,14 +26,21 @@ def sampled_weights(module) -> list:
 
 
 def changed_share(before: list, after: list) -> float:
-    """The share of the values that differ between two `sampled_weights` of a module; 0 for none at all."""
+    """The share of the values that differ between two `sampled_weights` of a module; 0 for none at all.
+
+    A tensor that was exchanged for another in between takes no part: a figure must not end a training.
+    """
     import torch
 
-    total = sum(len(values) for values in before)
+    pairs = [
+        (x, y)
+        for x, y in zip(before, after, strict=False)
+        if x.shape == y.shape and x.device == y.device
+    ]
+    total = sum(len(x) for x, _ in pairs)
     if not total:
         return 0.0
-    counts = [(x != y).sum() for x, y in zip(before, after, strict=True)]
-    return torch.stack(counts).sum().item() / total
+    return torch.stack([(x != y).sum().cpu() for x, y in pairs]).sum().item() / total
 
 
 def note_changed_weights(base) -> None:
