@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 
 import pytest
+from helpers import ROOT
 from omegaconf import OmegaConf
 
 from launcher.alerts import RULES, Watch, defaults
@@ -79,6 +81,13 @@ def test_each_sees_its_own_and_nothing_else(kind, odd, value):
 def test_every_rule_has_a_limit_and_a_case():
     kinds = [rule.kind for rule in RULES]
     assert sorted(kinds) == sorted(LIMITS) == sorted({kind for kind, *_ in BROKEN})
+
+
+def test_the_documents_have_each_with_its_limit():
+    table = (ROOT / "docs/monitor.md").read_text()
+    for kind, limit in LIMITS.items():
+        (row,) = re.findall(rf"^\| `{kind}` .*$", table, re.MULTILINE)
+        assert f"{limit:f}".rstrip("0").rstrip(".") in row.split("|")[4], row
 
 
 def test_a_run_that_is_well_has_none():

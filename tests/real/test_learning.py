@@ -43,6 +43,8 @@ def test_the_demo_learns_from_the_reward(tiny_model, tmp_path):
     assert run.at(32, ACCURACY) - run.at(0, ACCURACY) >= 0.2
     norms = {step: run.at(step, "actor/grad_norm") for step in range(1, 33)}
     assert all(norm > 0 for norm in norms.values()), norms
+    for folder in (sft, grpo):  # a run that is well gives no alarm
+        assert json.loads((folder / "run.json").read_text())["attempts"][-1]["alerts"] == []
     python("-m", "tools.compare", grpo, "--out", tmp_path / "compared")
     found = json.loads((tmp_path / "compared/compare.json").read_text())
     means = [side["value"] for side in found["sides"]]

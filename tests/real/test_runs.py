@@ -73,6 +73,10 @@ def test_grpo_with_the_sql_reward(run, warm):
     assert (
         attempt["exit"] == 0 and attempt["versions"]["verl"] and attempt["end"] > attempt["start"]
     )
+    assert attempt["alerts"] == [] and "alert: " not in result.done.stdout
+    assert all(result.at(step, "actor/weights_changed") > 0 for step in (1, 2))
+    assert "groups/same_score" in result.metrics[2]
+    assert "val-aux/same_answer" in result.metrics[0]
     assert (
         result.folder / "checkpoints/global_step_2/actor/huggingface/model.safetensors"
     ).exists()
