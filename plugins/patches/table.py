@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import wrapt
 
-from plugins.patches import algos, loggers, reward_infos, sentinels, verl
+from plugins.patches import algos, loggers, order, reward_infos, sentinels, verl
 
 PATCHES: dict[str, list[Callable]] = {
     "importlib.metadata": [
@@ -52,11 +52,16 @@ PATCHES: dict[str, list[Callable]] = {
     "verl.workers.rollout.vllm_rollout.vllm_async_server": [
         verl.generate_many,  # many prompts in one call
     ],
+    "verl.workers.rollout.llm_server": [
+        order.seed_requests,  # a seed for each turn
+    ],
     "verl.trainer.ppo.v1.replay_buffer": [
+        order.sort_batch,  # rows in the order of the data
         verl.poll_replay_buffer,  # how often it looks for answers
         algos.skip_ungraded,  # DAPO's filter and answers that could not be graded
     ],
     "verl.trainer.ppo.v1.trainer_base": [
+        order.name_prompts,  # uids that are the same in each run
         reward_infos.log_parts,  # reward/PART, reward/masked
         reward_infos.dump_parts,  # the same for each answer in rollouts/STEP.jsonl
         reward_infos.refuse_masked_batch,  # a step without a graded answer says so

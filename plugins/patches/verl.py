@@ -190,16 +190,16 @@ def generate_many(vllm_async_server) -> None:
     import asyncio
     from uuid import uuid4
 
-    async def generate_many(self, asked: list[tuple[list[int], dict, int]]) -> list:
-        """Sample n answers to each (prompt_ids, sampling_params, n).
+    async def generate_many(self, asked: list[tuple[list[int], list[dict]]]) -> list:
+        """Sample an answer to each prompt (its ids) for each of its sampling parameters.
 
         Returns:
             a TokenOutput or the exception of each answer, those of a prompt beside each other.
         """
         calls = [
             self.generate(ids, dict(params), uuid4().hex)
-            for ids, params, n in asked
-            for _ in range(n)
+            for ids, wanted in asked
+            for params in wanted
         ]
         return await asyncio.gather(*calls, return_exceptions=True)
 

@@ -3,6 +3,10 @@
 One function a patch: what upstream does, where, why that is wrong here, for which versions.
 """
 
+import functools
+
+import wrapt
+
 
 def keep_packed_weights(utils) -> None:
     """vllm/model_executor/layers/utils.py, dispatch_cpu_unquantized_gemm (0.30.0).
@@ -29,6 +33,29 @@ def name_unstacked_mapper(mapper_cls) -> None:
         mapper_cls.get_unstacked_mapper = mapper_cls.get_rename_mapper
 
 
+def keep_generators(gpu_model_runner) -> None:
+    """vllm/v1/worker/gpu_model_runner.py:3723, _bookkeeping_sync (0.30.0).
+
+    Of a prompt that is not all read (a part a step) it takes the draw back by the offset of the request's
+    generator, which a CPU's generator has not: RuntimeError, and the engine ends. Such a request has no
+    generator of its own in that step, whose token is thrown away.
+    """
+    runner = gpu_model_runner.GPUModelRunner
+    sample = runner.sample_tokens
+
+    @functools.wraps(sample)
+    def sample_tokens(self, *args, **kwargs):
+        batch = self.input_batch
+        unread = self.discard_request_mask.np[: batch.num_reqs].nonzero()[0].tolist()
+        held = {i: batch.generators.pop(i) for i in unread if i in batch.generators}
+        try:
+            return sample(self, *args, **kwargs)
+        finally:
+            batch.generators.update(held)
+
+    runner.sample_tokens = sample_tokens
+
+
 def apply() -> None:
     """Apply all patches, on a CPU build of vLLM only."""
     from vllm.platforms import current_platform
@@ -40,3 +67,4 @@ def apply() -> None:
 
     keep_packed_weights(utils)
     name_unstacked_mapper(WeightsMapper)
+    wrapt.when_imported("vllm.v1.worker.gpu_model_runner")(keep_generators)  # slow to import

@@ -8,12 +8,16 @@ Selected with `actor_rollout_ref.rollout.agent.agent_loop_manager_class`; batche
 * `steps`, a list of (start, end, score) with character offsets into the response, are rewards of
   parts of it (see step_rewards.py). They are placed on tokens if the estimator uses them
   (`STEP_REWARDS = True` in its file in algos/), or as `lab.step_rewards` says (true, false).
+
+It also gives each answer a seed of its own (`lab.hw.answer_seeds`): vLLM draws all answers of an engine
+from one generator, in the order in which the requests come, and so two runs of one seed differ.
 """
 
 import math
 
 import ray
 import torch
+from omegaconf import OmegaConf
 from verl.experimental.agent_loop import AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
@@ -40,6 +44,21 @@ class AgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         wanted = config.lab.step_rewards
         uses = algos.uses_steps(config.algorithm.adv_estimator)
         self.place_steps = uses if wanted == "auto" else wanted
+        rollout = config.actor_rollout_ref.rollout
+        wanted = OmegaConf.select(config, "lab.hw.answer_seeds", default=False)
+        self.seed = rollout.seed if wanted and rollout.name == "vllm" else None
+
+    def seeded(self, params: dict, uid: str, session: int, validate: bool) -> dict:
+        """Sampling parameters with the answer's seed; the most probable token needs none."""
+        if self.seed is None or params["temperature"] == 0:
+            return params
+        return params | {"seed": samples.answer_seed(self.seed, uid, session, validate)}
+
+    async def _run_agent_loop(self, sampling_params, trajectory, *, agent_name, **kwargs):
+        """One answer, of any agent. The seed of each of its requests comes of this one (patches/order.py)."""
+        at = kwargs["uid"], kwargs["session_id"], trajectory["validate"]
+        params = self.seeded(sampling_params, *at)
+        return await super()._run_agent_loop(params, trajectory, agent_name=agent_name, **kwargs)
 
     async def _compute_score(self, outputs, kwargs) -> None:
         """Score a trajectory; `kwargs` are the fields that verl will store with it."""

@@ -51,7 +51,7 @@ class Prompt:
     def __init__(self, fields: dict, params: dict, validate: bool, default_n: int):
         self.fields, self.uid = fields, fields["uid"]
         self.n = int(fields.pop("__rollout_n__", default_n))
-        self.params = dict(params)
+        self.params, self.validate = dict(params), validate
         if not fields.pop("__do_sample__", True) and not validate:
             apply_greedy_sampling_params(self.params)
         self.ids: list[int] = []
@@ -164,16 +164,23 @@ class BatchedAgentLoopWorker(AgentLoopWorker):
                 self.llm_client._release_server(name, request_id=request)
 
     async def _generate_on(self, server, prompts: list[Prompt], start: float) -> None:
-        asked = [(prompt.ids, prompt.params, prompt.n) for prompt in prompts]
+        wanted = [(prompt, i) for prompt in prompts for i in range(prompt.n)]
+        asked = [
+            (prompt.ids, [self._params(prompt, i) for i in range(prompt.n)]) for prompt in prompts
+        ]
         answers = await server.generate_many.remote(asked)
         seconds = time.time() - start
-        samples = [(prompt, i) for prompt in prompts for i in range(prompt.n)]
         await asyncio.gather(
             *[
                 self._finish(prompt, i, answer, seconds)
-                for (prompt, i), answer in zip(samples, answers, strict=True)
+                for (prompt, i), answer in zip(wanted, answers, strict=True)
             ]
         )
+
+    def _params(self, prompt: Prompt, session: int) -> dict:
+        """How an answer is sampled: as a client's request would be (patches/order.py)."""
+        params = self.seeded(prompt.params, prompt.uid, session, prompt.validate)
+        return samples.seed_request(params, prompt.ids)
 
     async def _finish(self, prompt: Prompt, session: int, answer, seconds: float) -> None:
         """Score an answer and make of it what SingleTurnAgentLoop and AgentLoopWorkerTQ write."""

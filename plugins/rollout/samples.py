@@ -1,8 +1,10 @@
-"""Names of prompts and samples in verl's queue, made and read here alone.
+"""Names of prompts and samples in verl's queue, made and read here alone, and the seeds that come of them.
 
-verl names a prompt by its uid (a uuid4), and the outputs of its sessions (the n answers to a prompt) by
-keys `{uid}_{session}_{output}` (verl/trainer/ppo/v1/replay_buffer.py:69, 0.9.1). Estimators group
-answers by their field `uid`.
+verl names the outputs of a prompt's sessions (the n answers to it) by keys `{uid}_{session}_{output}`
+(verl/trainer/ppo/v1/replay_buffer.py:69, 0.9.1). Estimators group answers by their field `uid`. A uid says
+here where the prompt stands in the run (`make_uid`; verl's own is a uuid4): sorted by it, answers have the
+order of the data, and the seed of an answer that is made of it is the same in each run of one seed, and
+another one in another step or for the same prompt a second time.
 
 The way of a sample that could not be graded (broken data, a broken grader, a stopped call):
 1. its reward is NaN: the function returned that, or was stopped (rewards/_limits/calls.py);
@@ -13,6 +15,9 @@ The way of a sample that could not be graded (broken data, a broken grader, a st
 """
 
 import re
+import zlib
+from array import array
+from collections.abc import Iterable
 from typing import NamedTuple
 
 MASKED = re.compile(r"(.*)-masked-\d+", re.DOTALL)
@@ -24,6 +29,27 @@ class Key(NamedTuple):
     uid: str
     session: int
     output: int
+
+
+def make_uid(partition: str, step: int, number: int) -> str:
+    """The name of a prompt: the `number`th that was taken in a step. verl wants no "_" in it."""
+    return f"{partition}-{step:06d}-{number:06d}"
+
+
+def answer_seed(seed: int, uid: str, session: int, validate: bool) -> int:
+    """Of all that one answer draws, from 0 to 2**32 - 1."""
+    return zlib.crc32(f"{seed} {'val' if validate else 'train'} {uid} {session}".encode())
+
+
+def seed_request(params: dict, prompt_ids: Iterable[int]) -> dict:
+    """Sampling parameters of one request for an answer: with a seed of its own, if the answer has one.
+
+    In each turn of a conversation the prompt is another one, so that no turn draws what the last one drew.
+    Of two answers to one prompt the seeds differ if those of the answers do.
+    """
+    if params.get("seed") is None:
+        return params
+    return params | {"seed": zlib.crc32(array("q", prompt_ids).tobytes(), params["seed"])}
 
 
 def make_key(uid: str, session: int, output: int = 0) -> str:

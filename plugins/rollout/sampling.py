@@ -6,8 +6,7 @@ has a `row_id`:
 
 * `train-...` is sampled as a training prompt is (`rollout.{temperature,top_p,top_k}`), any other as
   a validation prompt (`rollout.val_kwargs`);
-* it stands in the dump beside the answer: verl's own order there is random, and two prompts may
-  have the same text.
+* it stands in the dump beside the answer: two prompts may have the same text.
 
 Several answers to a prompt are several rows: with `val_kwargs.n` above 1 verl would bootstrap
 statistics of every group, 80 ms a prompt.

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+import questions_order
+
 WORLDS = {
     "without": {"VERL_USE_EXTERNAL_PLUGINS": "none", "VERL_USE_EXTERNAL_MODULES": "", "VERL_PLATFORM": ""},
     "patched": {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "plugins.register"},
@@ -275,7 +277,7 @@ def server_methods():
                 raise ValueError("no")
             return [*prompt_ids, sampling_params["t"]]
 
-    asked = [([1], {"t": 5}, 2), ([2], {"t": 6}, 1)]
+    asked = [([1], [{"t": 5}, {"t": 7}]), ([2], [{"t": 6}])]
     found = asyncio.run(vLLMHttpServer.generate_many(Server(), asked))
     return [repr(answer) for answer in found], len(seen)
 
@@ -377,6 +379,7 @@ QUESTIONS = [
     metrics_file, loggers, step_time, log_probs_float32, log_probs_bfloat16,
     log_probs_of_nothing, poll, sft_order, platform,
     pinned_memory, server_methods, reward_parts, dumped, nothing_graded, gdpo, otb, remax, validation,
+    *questions_order.QUESTIONS,
 ]  # fmt: skip
 
 
