@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from plugins.rollout.reward_parts import summarize
+from plugins.rollout.reward_parts import Parts
 
 NO_PART = {"input", "output", "gts", "score", "step", "uid", "row_id", "prompt", "data_source"}
 
@@ -49,7 +49,7 @@ def parts(groups: list[list[dict]]) -> list[dict]:
 def summary(groups: list[list[dict]]) -> dict[str, float]:
     """What verl logs of the answers of a training step: the mean score, and the reward's parts."""
     scores = [x["score"] for x in itertools.chain.from_iterable(groups) if not x.get("masked")]
-    metrics = {"critic/score/mean": sum(scores) / len(scores)} | summarize(parts(groups))
+    metrics = {"critic/score/mean": sum(scores) / len(scores)} | Parts().summarize(parts(groups))
     metrics.pop("reward/reward", None)  # the score again, as verl's validation calls it
     return metrics
 

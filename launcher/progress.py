@@ -34,6 +34,8 @@ VALIDATION = f"{ACCURACY}|val/loss"
 RAY_PREFIX = re.compile(r"^(?:\((?:\w+ )?pid=\d+[^)]*\)|\[rank\d+\]:) ?")  # or torchrun's
 # What rewards/_limits/calls.py raises for a reward that raises; its place and its row are in the next lines.
 RAISED = re.compile(r"RewardError: (the reward .+ raised .+)")
+# What plugins/patches/reward_infos.py raises if it does so too often.
+TOO_MANY_RAISED = re.compile(r"RuntimeError: the reward raised for \d+ of \d+ answers.*")
 ABOUT_REWARD = re.compile(rf"(?:{re.escape(NESTED)})?\s*(at .+|the row: .+)")
 OF_STAGE = re.compile(rf"{re.escape(NESTED)}\s*\S+\s+({ALERT}.+)")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -162,7 +164,7 @@ class Progress:
         return self.moved
 
     def _told_of_reward(self, line: str) -> None:
-        """Show the first error of a reward at once: its prompts are left out, and the run may go on."""
+        """Show the first error of a reward at once: its answers are left out, and the run may go on."""
         if self.place_follows and (place := ABOUT_REWARD.match(RAY_PREFIX.sub("", line))):
             self._show(f"{'':>7}  {place[1].rstrip()}")
         found = RAISED.search(line)

@@ -28,6 +28,7 @@ from launcher.progress import (
     ANSI,
     RAISED,
     RAY_PREFIX,
+    TOO_MANY_RAISED,
     VALIDATION,
     named,
     pick,
@@ -197,20 +198,22 @@ def errors(log: Path, begin: int = 0, lines: int = 12) -> list[list[str]]:
 
     The first is often the cause, and the last what verl made of it. Each with the end of its
     traceback, at most `lines` long; nothing if the log has no error. `begin`: byte to start at.
-    If the reward raised, that is the cause.
+    If the run ended because the reward raised too often, what it raised is the cause.
     """
     clean = list(plain_lines(log, begin))
-    if of_reward := raised(clean):
-        return of_reward[:1]
+    of_reward = raised(clean)
+    too_often = [match[0] for line in clean if (match := TOO_MANY_RAISED.search(line))]
+    if of_reward and too_often:
+        return [of_reward[0], too_often[:1]]
     clean = [line for line in clean if line.strip() and not re.fullmatch(r"[\s^~]+", line)]
-    found = [i for i, line in enumerate(clean) if ERROR.match(line)]
+    found = [i for i, line in enumerate(clean) if ERROR.match(line) and not RAISED.search(line)]
     blocks = []
     for i in dict.fromkeys(found[:1] + found[-1:]):
         start = i  # and up over the frames of its traceback, which are indented
         while start > max(0, i - lines + 1) and clean[start - 1].startswith("  "):
             start -= 1
         blocks.append(clean[start : i + 1])
-    return blocks
+    return blocks or of_reward[:1]
 
 
 def plain_lines(log: Path, begin: int) -> Iterator[str]:
@@ -241,8 +244,10 @@ def told_of_reward(log: Path, begin: int) -> str:
     if not found:
         return ""
     first = "\n".join(f"    {line[:WIDTH]}" for line in found[0])
-    times = f"{len(found)} times in {near(log)}"
-    return f"the reward raised ({times}), and those prompts were left out:\n{first}"
+    return (
+        f"the reward raised (`reward/failed` is the share), and those answers were left out; first in"
+        f" {near(log)}:\n{first}"
+    )
 
 
 def compared(run_dir: Path) -> str:

@@ -39,6 +39,7 @@ class RewardInfos:
 
 
 INFOS = RewardInfos()
+PARTS = None  # reward_parts.Parts, from the first metrics on
 WRITTEN = ("input", "output", "gts", "score", "step")  # verl's own columns of a dump
 
 
@@ -52,9 +53,12 @@ def log_parts(trainer_base) -> None:
 
     @functools.wraps(compute_metrics)
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
-        from plugins.rollout.reward_parts import summarize
+        global PARTS
+        if PARTS is None:
+            from plugins.rollout.reward_parts import Parts
 
-        metrics.update(summarize(INFOS.of_batch(trainer_base.tq, batch)))
+            PARTS = Parts()
+        metrics.update(PARTS.summarize(INFOS.of_batch(trainer_base.tq, batch)))
         INFOS.forget()
         return compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch)
 
@@ -93,17 +97,42 @@ def dump_parts(trainer_base) -> None:
     trainer_base.PPOTrainer._log_rollout_data = _log_rollout_data
 
 
+def check_failed(failed: list, config) -> None:
+    """RuntimeError if the reward has raised for more of these answers than `lab.reward_limits.failed_share` allows."""
+    from omegaconf import OmegaConf
+
+    from rewards._limits.calls import Limits
+
+    most = Limits(**(OmegaConf.select(config, "lab.reward_limits") or {})).failed_share
+    count = sum(map(bool, failed))
+    if count > most * len(failed):
+        raise RuntimeError(
+            f"the reward raised for {count} of {len(failed)} answers, and lab.reward_limits.failed_share={most:g}"
+            f" allows {int(most * len(failed))}. What it raised stands above."
+        )
+
+
 def refuse_masked_batch(trainer_base) -> None:
     """verl/trainer/ppo/v1/trainer_base.py:1634, _compute_old_log_prob: a step without a single graded answer.
 
     verl 0.9.1 ends in "response_mask must contain at least one valid token"
-    (rollout_corr_helper.py:838), or divides by no tokens. This says whose fault it is.
+    (rollout_corr_helper.py:838), or divides by no tokens. This says whose fault it is. It also ends a run whose
+    reward raises too often, which verl would not notice, here and at a validation (:1342, _val_metrics_update).
     """
     compute = trainer_base.PPOTrainer._compute_old_log_prob
+    update = trainer_base.PPOTrainer._val_metrics_update
+
+    @functools.wraps(update)
+    def _val_metrics_update(self, sources, uids, infos, *args, **kwargs):
+        check_failed(infos.get("failed", []), self.config)
+        return update(self, sources, uids, infos, *args, **kwargs)
+
+    trainer_base.PPOTrainer._val_metrics_update = _val_metrics_update
 
     @functools.wraps(compute)
     def _compute_old_log_prob(self, batch, metrics):
         infos = INFOS.of_batch(trainer_base.tq, batch)
+        check_failed([info.get("failed") for info in infos], self.config)
         if infos and all(info.get("masked") for info in infos):
             why = {
                 f"{k}={v}" for info in infos for k, v in info.items() if k in ("outcome", "stopped")

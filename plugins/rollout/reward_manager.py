@@ -1,7 +1,9 @@
 """The reward manager of every run: verl's, with limits, the prompt, and DAPO's penalty.
 
 * Each call of the reward function has the limits of `lab.reward_limits` (rewards/_limits/calls.py): one that
-  is stopped is a sample without a score, which the agent loop masks and counts.
+  is stopped is a sample without a score, which the agent loop masks and counts. So is one that raises: the error goes
+  to the log, from where the launcher shows it, and its sample has `failed` = 1. Too many of them end the run
+  (plugins/patches/reward_infos.py).
 * `extra_info["messages"]` is the prompt: a reward model has to see it, and verl's manager passes the
   answer alone. It is also there where the reward model shares the policy's GPUs: verl then scores
   after the rollouts, and passes on no more than prompt and answer.
@@ -17,6 +19,7 @@ Not limited: verl's own function with a sandbox (`reward.sandbox_fusion.url`), w
 """
 
 import contextlib
+import logging
 import math
 import os
 import time
@@ -25,11 +28,15 @@ import numpy as np
 from omegaconf import OmegaConf
 from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManager
 
-from rewards._limits.calls import Limits, call
+from rewards._limits.calls import Limits, RewardError, call
 
+logger = logging.getLogger(__name__)
 VERLS = ("pkg://verl.utils.reward_score", "default_compute_score")  # by data_source
 EITHER = "acc_or_score"
 BEAT_S = 1.0  # between two signs of life
+FAILURES_TOLD = (
+    20  # in the log of a process, with their tracebacks; all are counted by their metric
+)
 
 
 def column(value) -> np.ndarray:
@@ -52,7 +59,7 @@ class RewardManager(NaiveRewardManager):
             self.options = OmegaConf.to_container(options, resolve=True) if options else {}
             self.limits = Limits(**config.lab.reward_limits)
             self.compute_score, self.is_async_reward_score = self.limited, True
-        self.beaten = 0.0
+        self.beaten, self.failures = 0.0, 0
         self.either = OmegaConf.select(config, "algorithm.filter_groups.metric") == EITHER
         penalty = OmegaConf.select(config, "reward.reward_kwargs") or {}
         self.longest, self.buffer = penalty.get("max_resp_len"), penalty.get("overlong_buffer_cfg")
@@ -65,7 +72,14 @@ class RewardManager(NaiveRewardManager):
     async def limited(self, data_source, solution_str, ground_truth, extra_info, **served) -> dict:
         """The reward function, for verl's manager to call."""
         row = (data_source, solution_str, ground_truth, extra_info)
-        return await call(*self.function, row, served | self.options, self.limits)
+        try:
+            result = await call(*self.function, row, served | self.options, self.limits)
+        except RewardError as error:
+            self.failures += 1
+            if self.failures <= FAILURES_TOLD:
+                logger.error(error.told)
+            return {"score": math.nan, "acc": math.nan, "failed": 1.0}
+        return {"failed": 0.0} | result
 
     async def run_single(self, data) -> dict:
         data = data[-1:]  # of a trajectory of several outputs, verl scores the last

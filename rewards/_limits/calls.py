@@ -6,7 +6,9 @@
 A call runs in a process of its own, which is killed when the call takes longer than `timeout_s`
 (whatever it does: C code, an ignored SIGTERM), gets no more memory than `memory_mib` beyond what the
 imports took, and may crash. Then the result is {"score": nan, "acc": nan, "stopped": "timeout" |
-"memory" | "crash"}; every other result has "stopped": "no". The next call works.
+"memory" | "crash"}; every other result has "stopped": "no". The next call works, and finds working folder,
+signals and output as this one did. `sys.exit()` in a call is a crash. A score of NaN, or one that is infinite, is
+{"score": nan}: not graded.
 An async function whose module says `LIMITS_ITSELF = True` is awaited in the event loop instead; any
 other async function runs in the process, too, in an event loop of its own.
 A function that raises has a bug: RewardError tells the row and the function's own traceback.
@@ -52,6 +54,9 @@ class Limits(NamedTuple):
     memory_mib: int | None = 4096  # a process; None: no limit
     processes: int = 2  # per calling process
     loop_timeout_s: float | None = None  # a call that stays in the event loop; None: it is trusted
+    failed_share: float = (
+        0.1  # of a step's answers: the reward raises for more of them, and the run ends
+    )
 
 
 # by rewards that a reward calls
@@ -66,6 +71,12 @@ class RewardError(Raised):
         """In two lines: the error, and the line of code that raised it."""
         cause = " ".join(self.cause.split())[:SHOWN]
         return f"the reward raised {cause}" + (f"\n    {self.where}" if self.where else "")
+
+    @property
+    def told(self) -> str:
+        """For a log, when the run goes on: one line, and indented below it the rest."""
+        head, *rest = str(self).splitlines()
+        return "\n    ".join([f"{type(self).__name__}: {head}", *rest])
 
 
 def loaded(path: str, name: str) -> ModuleType:
@@ -129,12 +140,18 @@ def _scored(result) -> dict:
     said = result["score"] if isinstance(result, dict) and "score" in result else result
     try:
         score = float(said)
+    except OverflowError:  # a whole number beyond all floats
+        score = math.inf
     except (TypeError, ValueError):
         what = f"{type(said).__name__} {_short(said)}" if said is not None else "None"
         what = f"the score is {what}" if said is not result else f"it returned {what}"
         hint = ": is a `return` missing?" if result is None else ""
         raise TypeError(f"{what}, and not a number or {{'score': NUMBER, ...}}{hint}") from None
-    return (result if isinstance(result, dict) else {"acc": score}) | {"score": score}
+    result = result if isinstance(result, dict) else {"acc": score}
+    if math.isinf(score):
+        result = {"error": "the score is infinite"} | result | {"acc": math.nan}
+        score = math.nan
+    return result | {"score": score}
 
 
 def _place_of(function) -> str:
@@ -164,10 +181,7 @@ async def _here(function, row: tuple, options: dict, limits: Limits):
     """In this process: for what limits itself, or shares a served model's tokenizer with us."""
     before = _inherited.set(limits)
     try:
-        if inspect.iscoroutinefunction(function):
-            made = called(function, row, options)
-        else:
-            made = asyncio.to_thread(called, function, row, options)
+        made = _in_loop(function, row, options)
         if limits.loop_timeout_s is None:
             return await made
         task = asyncio.ensure_future(made)
@@ -180,6 +194,16 @@ async def _here(function, row: tuple, options: dict, limits: Limits):
             task.cancel()
     finally:
         _inherited.reset(before)
+
+
+async def _in_loop(function, row: tuple, options: dict):
+    """Awaited here, or in a thread where it doesn't await itself."""
+    try:
+        if inspect.iscoroutinefunction(function):
+            return await called(function, row, options)
+        return await asyncio.to_thread(called, function, row, options)
+    except SystemExit:  # else it would end the event loop
+        raise Stopped("crash") from None
 
 
 def shown(row: tuple) -> str:

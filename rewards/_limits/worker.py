@@ -7,13 +7,15 @@ theirs itself, so nothing that a call does can keep it from looking at the clock
 Frames to this process are a header (size, number of the call, seconds that it may take), then the
 call, pickled; number 0 asks to import what the call needs. Frames from it are a header, then the
 answer as JSON: {"result"}, {"error", "cause"} or {"stopped"}.
-A runner leads its own process group: processes that a call started are killed with it. A runner with
-threads that a call has left is replaced. All die with this process, and it ends when its parent does.
+A runner leads its own process group: processes that a call started are killed with it. What a call changes for those
+after it is put back (Surroundings), and a runner with threads that a call has left is replaced. All die with this
+process, and it ends when its parent does.
 """
 
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import functools
 import gc
 import importlib
@@ -113,8 +115,54 @@ def answer(body: bytes) -> str:
         return json.dumps({"result": result}, default=plain)
     except MemoryError:
         raise
+    except (
+        SystemExit,
+        KeyboardInterrupt,
+    ):  # of the code that it calls: as if that had ended the process
+        return json.dumps({"stopped": "crash"})
     except BaseException as error:
         return json.dumps({"error": trace_of(error, __file__)})
+
+
+class Surroundings:
+    """What a call may change for those after it, as it is now: working folder, signals, timers, output."""
+
+    def __init__(self):
+        self.folder = os.open(".", os.O_RDONLY)
+        self.signals = {n: signal.getsignal(n) for n in signal.valid_signals()}
+        self.streams = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
+        self.files = {fd: (self.kept(fd), self.state(fd)) for fd in (0, 1, 2)}
+
+    @staticmethod
+    def kept(fd: int) -> int | None:
+        """A second descriptor of an open file, out of the way."""
+        with contextlib.suppress(OSError):
+            return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100)
+
+    @staticmethod
+    def state(fd: int) -> tuple[int, int] | None:
+        """Which file a descriptor is of; None if it is closed."""
+        with contextlib.suppress(OSError):
+            file = os.fstat(fd)
+            return file.st_dev, file.st_ino
+
+    def restore(self) -> None:
+        """Put back what is different; some microseconds where nothing is."""
+        os.fchdir(self.folder)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        for number, handler in self.signals.items():
+            if signal.getsignal(number) is not handler and handler is not None:
+                signal.signal(number, handler)
+        for fd, (copy, state) in self.files.items():
+            if self.state(fd) != state and copy is not None:
+                os.dup2(copy, fd)
+        for fd, (name, stream) in enumerate(self.streams.items()):
+            if stream is not None and stream.closed:
+                mode = "w" if fd else "r"
+                stream = open(fd, mode, errors="backslashreplace", closefd=False)  # noqa: SIM115
+                self.streams[name] = stream
+            setattr(sys, name, stream)
 
 
 def trace_of(error: BaseException, *callers: str) -> tuple[str, str, str]:
@@ -155,11 +203,12 @@ def serve_calls(channel: socket.socket, memory_mib: int | None) -> None:
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    buffer = bytearray()
+    buffer, surroundings = bytearray(), Surroundings()
     while data := channel.recv(RECEIVE):
         buffer += data
         for number, _, frame in frames(buffer):
             told = answer(frame[HEADER.size :]).encode()
+            surroundings.restore()
             left = threading.active_count() > 1
             channel.sendall(frame_of(number, told, left))
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import traceback
 
 import pytest
 from omegaconf import OmegaConf
@@ -50,15 +49,9 @@ def test_the_cause_and_the_end_of_a_crash(log):
     assert end[-1] == "ValueError: an empty list" and len(end) == 3
 
 
-RAISES = """\x1b[36m(BatchedAgentLoopWorker pid=7)\x1b[0m Traceback (most recent call last):
-\x1b[36m(BatchedAgentLoopWorker pid=7)\x1b[0m   File "verl.py", line 148, in compute_score
-\x1b[36m(BatchedAgentLoopWorker pid=7)\x1b[0m     return await self.run_single(data)
-"""
-
-
 @pytest.fixture
 def of_reward(tmp_path):
-    """What Ray makes of the error of a reward that raises, as the code that calls rewards words it."""
+    """What stands in the log for each error of a reward that raises."""
 
     def made(*codes: str) -> str:
         text = ""
@@ -68,26 +61,39 @@ def of_reward(tmp_path):
             row = ("source", "an answer", "truth", {"index": 4})
             with pytest.raises(RewardError) as caught:
                 asyncio.run(call(str(file), "compute_score", row, {}))
-            lines = "".join(traceback.format_exception(caught.value)[-1:]).splitlines(keepends=True)
-            text += RAISES + "".join(f"\x1b[36m(Worker pid=7)\x1b[0m {line}" for line in lines)
+            lines = caught.value.told.splitlines(keepends=True)
+            text += "".join(f"\x1b[36m(Worker pid=7)\x1b[0m {line}" for line in lines) + "\n"
         return text
 
     return made
 
 
+TOO_MANY = """\x1b[36m(TaskRunnerV1 pid=7)\x1b[0m RuntimeError: the reward raised for 9 of 32 answers, and so on
+"""
+
+
 def test_of_a_reward_that_raises_the_end_shows_its_own_line(log, of_reward):
     """Neither what was between it and verl, nor what verl made of it later, nor what was logged before."""
-    log.write_text(CAUSE + of_reward("return comon", "return 1 / 0") + "more\n" * 999 + END)
-    [block] = errors(log)
+    log.write_text(
+        CAUSE + of_reward("return comon", "return 1 / 0") + "more\n" * 999 + TOO_MANY + END
+    )
+    block, end = errors(log)
+    assert end == ["RuntimeError: the reward raised for 9 of 32 answers, and so on"]
     assert block[0].endswith("mine0.py raised NameError: name 'comon' is not defined")
     assert re.match(r"at .*mine0\.py, line 3, in compute_score", block[1])
     assert block[2].startswith("the row: data_source='source', index=4") and len(block) == 3
     said = summary(log.parent, 1, 60, 0)
-    assert "ValueError" not in said and said.count("\n") < 10 and "line 3" in said
+    assert "ValueError" not in said and said.count("\n") < 15 and "line 3" in said
+
+
+def test_a_reward_that_raised_within_its_share_is_not_the_cause_of_another_end(log, of_reward):
+    log.write_text(of_reward("return comon") + CAUSE + END)
+    cause, end = errors(log)
+    assert "nothing" in cause[-1] and end[-1] == "ValueError: an empty list"
 
 
 def test_a_run_of_stages_shows_it_as_well(log, of_reward, capsys):
-    log.write_text(of_reward("return comon"))
+    log.write_text(of_reward("return comon") + TOO_MANY)
     said = summary(log.parent, 1, 60, 0)
     Attempt(log.parent, ["launch.py"], OmegaConf.create({}))
     progress = Progress(log.parent, "rl", None)
@@ -108,7 +114,7 @@ def test_a_run_that_ends_well_says_that_its_reward_raised(log, of_reward):
     Attempt(log.parent, ["launch.py"], OmegaConf.create({}))
     log.write_text("starting\n" + of_reward(*["return comon"] * 3) + "bye\n")
     said = summary(log.parent, 0, 60, 0)
-    assert "the reward raised (3 times in" in said and "NameError: name 'comon'" in said
+    assert "the reward raised (`reward/failed`" in said and "NameError: name 'comon'" in said
     assert "mine0.py, line 3" in said
     assert "raised" not in summary(log.parent, 0, 60, log.stat().st_size)  # an earlier start
     log.write_text("it raised the reward above 0.5\n")

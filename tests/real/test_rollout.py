@@ -52,24 +52,32 @@ def test_other_agents_go_verls_way(run):
     assert len(samples(result, 2)) == 32
 
 
-def test_a_reward_that_raises_costs_its_groups(run, tmp_path):
-    """As in verl's own loop: the error is in the log, and the other groups train."""
+def test_a_reward_that_raises_costs_its_answers(run, tmp_path):
+    """The error is shown and counted, and the other answers train; where it raises too often, the run ends."""
     reward = tmp_path / "raises.py"
     reward.write_text(
         "def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n"
-        "    if extra_info['index'] % 2:\n"
+        "    if len(solution_str) % 2:\n"
         "        raise KeyError('this row is broken')\n"
-        "    return float(len(solution_str) % 2)\n"
+        "    return float(len(solution_str) % 4)\n"
     )
-    result = run("reward=none", f"reward.custom_reward_function.path={reward}",
-                 "trainer.val_before_train=false", "trainer.test_freq=-1")  # fmt: skip
+    given = ["reward=none", f"reward.custom_reward_function.path={reward}", "trainer.val_before_train=false",
+             "trainer.test_freq=-1", "lab.check_data=false", "lab.preflight.skip=[first_answers]"]  # fmt: skip
+    ended = run(*given, folder=tmp_path / "ended", status=1)
+    assert (
+        "raised KeyError: 'this row is broken'" in ended.done.stdout
+        and "failed_share=0.1" in ended.done.stdout
+    )
+    result = run(*given, "lab.reward_limits.failed_share=0.95")
     log = result.log()
     assert "KeyError: 'this row is broken'" in log  # the reward's own traceback, and its row
     assert f"the reward compute_score of {reward} raised KeyError: 'this row is broken'" in log
     assert "the row: data_source='sql_demo', index=" in log
     assert (
-        "and those prompts were left out" in result.out and "line 3, in compute_score" in result.out
+        "those answers were left out" in result.done.stdout
+        and "line 3, in compute_score" in result.done.stdout
     )
-    graded = [len([row for row in samples(result, step) if row["output"]]) for step in (1, 2)]
-    assert 0 < sum(graded) < 64, graded
+    for step in (1, 2):
+        failed = result.at(step, "reward/failed")
+        assert 0 < failed < 1 and failed == result.at(step, "reward/masked")
     assert result.at(2, "actor/grad_norm") > 0

@@ -136,9 +136,60 @@ def test_a_reward_that_raises_is_told_with_its_row(reward):
     assert "exec(solution_str)" in trace and "_limits" not in trace  # its own lines alone
     assert caught.value.cause == "KeyError: 'nothing here'"
     assert str(pickle.loads(pickle.dumps(caught.value))) == message  # Ray sends it
-    for leaves in ("raise SystemExit(3)", "raise KeyboardInterrupt"):
-        with pytest.raises(RewardError):
-            score(reward, leaves)
+
+
+@pytest.mark.parametrize("leaves", ["raise SystemExit(3)", "exit()", "raise KeyboardInterrupt"])
+def test_code_that_ends_its_process_is_a_crash_of_its_sample(reward, leaves):
+    result = score(reward, leaves)
+    assert math.isnan(result["score"]) and result["stopped"] == "crash"
+    assert score(reward, "pass")["score"] == 1.0
+
+
+@pytest.mark.parametrize("kind", ["async def", "def"])
+def test_a_reward_that_limits_itself_and_exits_is_a_crash_too(tmp_path, kind):
+    """It runs in this process, whose event loop must go on."""
+    path = tmp_path / "own.py"
+    path.write_text(
+        f"LIMITS_ITSELF = True\n{kind} score(data_source, solution_str, ground_truth, extra_info):\n"
+        "    raise SystemExit(solution_str)\n"
+    )
+    for limits in (ROOMY, ROOMY._replace(loop_timeout_s=5.0)):
+        assert score(str(path), "3", limits, name="score")["stopped"] == "crash"
+
+
+LEAKS = {
+    "a closed output": ("sys.stdout.close(); os.close(2)", "print('here'); print('there', file=sys.stderr)"),
+    "no output": ("sys.stdout = None", "print(sys.stdout.fileno())"),
+    "an output elsewhere": ("os.dup2(os.open(os.devnull, os.O_WRONLY), 1)",
+                            "assert os.fstat(1) != os.stat(os.devnull)"),
+    "a signal handler": ("signal.signal(signal.SIGUSR1, lambda *_: 1 / 0)",
+                         "assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL"),
+    "an alarm": ("signal.alarm(1)", "time.sleep(1.5)"),
+    "a blocked signal": ("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])",
+                         "assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])"),
+    "a working folder": ("os.chdir('/')", "assert os.getcwd() != '/'"),
+    "a folder that is gone": ("import tempfile; d = tempfile.mkdtemp(); os.chdir(d); os.rmdir(d)",
+                              "assert os.path.isdir(os.getcwd())"),
+    "a thread": ("import threading; threading.Thread(target=time.sleep, args=(500,), daemon=True).start()",
+                 "import threading; assert threading.active_count() == 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LEAKS)
+def test_what_a_call_changes_is_put_back_for_the_next(reward, what):
+    first, then = LEAKS[what]
+    one = ROOMY._replace(processes=1)
+    assert score(reward, first, one)["stopped"] == "no"
+    assert score(reward, then, one) == {"score": 1.0, "acc": 1.0, "stopped": "no"}
+
+
+@pytest.mark.parametrize(
+    "said", ["float('inf')", "-float('inf')", "10**400", "{'score': float('inf'), 'acc': 1}"]
+)
+def test_an_infinite_score_is_not_graded(reward, said):
+    result = score(reward, said, name="says")
+    assert math.isnan(result["score"]) and math.isnan(result["acc"])
+    assert result["error"] == "the score is infinite" and result["stopped"] == "no"
 
 
 def test_what_comes_back(reward):

@@ -14,8 +14,10 @@ from transformers import AutoTokenizer
 from verl import DataProto
 from verl.trainer.ppo.reward import load_reward_manager
 
+from launcher.progress import TOO_MANY_RAISED
+from launcher.results import raised
+from plugins.patches.reward_infos import check_failed
 from plugins.rollout.reward_manager import column
-from rewards._limits.calls import RewardError
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How many?"}]
 ROW = {"data_source": "s", "reward_model": {"ground_truth": "3"}, "extra_info": {"db": "x.sqlite"}}
@@ -115,8 +117,33 @@ def test_limits_are_those_of_the_config(score):
     assert result["reward_extra_info"]["stopped"] == "timeout"
     eats = "def score(**row): return len(bytearray(1 << 30))"
     assert score(eats)["reward_extra_info"]["stopped"] == "memory"
-    with pytest.raises(RewardError, match=r"data_source='s'(.|\n)*KeyError: 'db2'"):
-        score("def score(**row): return row['extra_info']['db2']")
+
+
+def test_a_reward_that_raises_costs_its_answer_and_is_told(score, caplog):
+    result = score("def score(**row): return row['extra_info']['db2']")
+    assert math.isnan(result["reward_score"]) and result["reward_extra_info"]["failed"] == 1
+    (block,) = raised(line for line in caplog.text.splitlines())
+    assert (
+        "raised KeyError: 'db2'" in block[0]
+        and "in score" in block[1]
+        and "data_source='s'" in block[2]
+    )
+    assert score("def score(**row): return 1.0")["reward_extra_info"]["failed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("failed", "ends"), [(0, False), (1, False), (2, False), (3, True), (20, True)]
+)
+def test_more_failures_than_the_stated_share_end_the_run(composer, failed, ends):
+    config = composer("lab.reward_limits.failed_share=0.1")
+    infos = [1.0] * failed + [0.0] * (19 - failed) + [None]
+    if not ends:
+        return check_failed(infos, config)
+    with pytest.raises(RuntimeError, match=r"failed_share=0\.1 allows 2") as caught:
+        check_failed(infos, config)
+    assert TOO_MANY_RAISED.search(
+        f"RuntimeError: {caught.value}"
+    )  # so the launcher knows the cause
 
 
 def test_verls_own_functions_are_limited_too(score):

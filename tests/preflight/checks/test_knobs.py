@@ -40,6 +40,7 @@ MISTAKES = {
     ],
     "check_limits": [
         (["lab.reward_limits.processes=0"], "must be a number above 0"),
+        (["lab.reward_limits.failed_share=1.5"], "failed_share=1.5 must be a number from 0 to 1"),
         (["lab.reward_limits.timeout_s=null"], "timeout_s=None must be"),
     ],
     "check_needs": [
