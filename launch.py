@@ -64,7 +64,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
         attempt = results.Attempt(run_dir, sys.argv, config, expected)
         memory = supervisor.Memory()
         try:
-            ended[-1].code = child.run(config, run_dir, memory)
+            ended[-1].code = child.run(config, run_dir, memory, attempt.watch)
         except KeyboardInterrupt as stop:
             ended[-1].code = ends.status(stop)
             raise
