@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from launcher.checkpoints import BEST, NOTE, TRACKER, step_model
+from launcher.checkpoints import BEST, NOTE, TRACKER, step_model, tracked
 
 
 def best(run_dir: Path) -> dict | None:
@@ -38,8 +38,8 @@ class BestModel:
 
     def update(self) -> None:
         """Keep what can be kept by now: verl's tracker names the last complete checkpoint."""
-        tracker = self.run_dir / TRACKER
-        saved = int(tracker.read_text()) if self.waiting and tracker.exists() else -1
+        saved = tracked((self.run_dir / TRACKER).parent) if self.waiting else None
+        saved = -1 if saved is None else saved
         for note in [note for note in self.waiting if note["step"] <= saved]:
             self.waiting.remove(note)
             known = best(self.run_dir)

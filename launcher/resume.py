@@ -12,16 +12,20 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from launcher import checkpoints
+from launcher.metrics import read_metrics
 from preflight import names, reward_keys
+from preflight.checks.trainer import loaded
+from preflight.facts import is_driver
 from preflight.mistakes import Mistake, near
 
 RESOLVED = "resolved.yaml"
@@ -100,6 +104,7 @@ class Past:
         self.overrides: list[str] = []  # of this start, once `go_on` has seen them
         self.composed: dict = {}
         self.changes: list[str] = []
+        self.begin = Begin("")
 
     def go_on(self, config: DictConfig) -> DictConfig:
         """The config of this start: the run's own, with what this command line sets.
@@ -143,6 +148,7 @@ class Past:
         if merged.lab.plan == "auto":
             merged.lab.plan = "check"  # it has chosen
         OmegaConf.set_struct(merged, True)
+        self.begin = begin(merged, self.run_dir)
         return merged
 
     def keep(self) -> None:
@@ -157,18 +163,76 @@ class Past:
         OmegaConf.save(OmegaConf.create(self.composed), self.run_dir / COMPOSED)
         if self.changes:
             (self.run_dir / CHANGES).write_text("\n".join(self.changes) + "\n")
+        if self.begin.step is not None:
+            checkpoints.track(self.begin.folder, self.begin.step)
 
     def report(self) -> str:
-        """What the user reads of the changes, in whole lines; nothing if there are none."""
+        """What the user reads of the checkpoint and the changes, in whole lines; nothing if there is nothing to say."""
         if not self.changes:
-            return ""
+            return self.begin.text
         lines = ["conf/, the data or this machine have changed since this run began. It keeps its values"
                  " (KEY=VALUE changes one):"]  # fmt: skip
         lines += [f"  {change}" for change in self.changes[:SHOWN]]
         if len(self.changes) > SHOWN:
             rest, file = len(self.changes) - SHOWN, near(self.run_dir / CHANGES)
             lines += [f"  and {rest} more, in {file}"]
-        return "\n".join(lines) + "\n"
+        return self.begin.text + "\n".join(lines) + "\n"
+
+
+class Begin(NamedTuple):
+    """Where a run goes on: what the user reads of it, and the step that the tracker must name, if it doesn't."""
+
+    text: str
+    folder: Path = Path()
+    step: int | None = None
+
+
+def begin(config: DictConfig, run_dir: Path) -> Begin:
+    """The last whole checkpoint of a run. verl takes the one that its tracker names, or begins again with step 1.
+
+    Raises Mistake if a run that has saved checkpoints has no whole one any more.
+    """
+    if config.trainer.resume_mode != "auto" or config.trainer.resume_from_path or is_driver(config):
+        return Begin("")
+    folder = Path(config.trainer.default_local_dir)
+    tracker = folder / Path(checkpoints.TRACKER).name
+    named, there = checkpoints.tracked(folder), checkpoints.steps_in(folder)
+    steps = sorted(
+        {named, *(step for step in there if step < named)} if named is not None else there
+    )
+    broken, what = {}, loaded(config)
+    while steps and (why := checkpoints.fault(folder / f"global_step_{steps[-1]}", *what)):
+        broken[steps.pop()] = why
+    lines = [
+        f"{near(folder / f'global_step_{step}')} is no whole checkpoint: {why}"
+        for step, why in broken.items()
+    ]
+    if named is None and tracker.exists():
+        lines.insert(0, f"{near(tracker)} names no step")
+    if steps:
+        same_workers(config, folder / f"global_step_{steps[-1]}", what[0])
+        if named == steps[-1]:
+            return Begin("")
+        lines = lines or [f"{near(tracker)} is missing"]
+        text = "\n".join(
+            [*lines, f"The run goes on from step {steps[-1]}, its last whole checkpoint."]
+        )
+        return Begin(text + "\n", folder, steps[-1])
+    if tracker.exists():
+        raise Mistake("\n".join([*lines[:SHOWN], "There is no whole checkpoint to go on from: put one back, or remove"
+                                 f" {near(folder)} and the run begins again with step 1."]))  # fmt: skip
+    if max(read_metrics(run_dir / "metrics.jsonl"), default=0) > 0 or lines:
+        lines.append(f"{near(run_dir)} has no checkpoint yet: the run begins again with step 1.")
+    return Begin("".join(f"{line}\n" for line in lines))
+
+
+def same_workers(config: DictConfig, step: Path, parts: Iterable[str]) -> None:
+    """Raises Mistake if a checkpoint is of another number of workers: FSDP's files are parts, one a worker."""
+    now = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    for part in parts:
+        if (then := checkpoints.worlds(step / part)) and now not in then:
+            raise Mistake(f"{near(step)} is of {max(then)} workers, and this start has {now}: go on with as many, or"
+                          f" begin a new run with its model: lab.model.path={near(step)}")  # fmt: skip
 
 
 def readable(file: Path, read: Callable[[Path], Any], cure: str) -> Any:

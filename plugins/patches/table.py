@@ -9,7 +9,16 @@ from collections.abc import Callable
 
 import wrapt
 
-from plugins.patches import algos, loggers, order, reward_infos, sentinels, verl
+from plugins.patches import (
+    algos,
+    checkpoints,
+    loggers,
+    order,
+    repeat,
+    reward_infos,
+    sentinels,
+    verl,
+)
 
 PATCHES: dict[str, list[Callable]] = {
     "importlib.metadata": [
@@ -20,6 +29,9 @@ PATCHES: dict[str, list[Callable]] = {
     ],
     "torch.utils.data.distributed": [
         verl.seed_sft_order,  # SFT's order follows lab.seed
+    ],
+    "verl.utils.device": [
+        repeat.move_outputs,  # RUN/resolved.yaml and verl's entry point leave RUN alone
     ],
     "verl.utils.model": [
         verl.attention_of_value_model,  # critics and reward models without flash-attn
@@ -32,12 +44,21 @@ PATCHES: dict[str, list[Callable]] = {
         verl.time_sft_step,  # SFT logs timing_s/step
         verl.always_write_metrics,  # metrics.jsonl whatever trainer.logger names
         verl.append_metrics,  # metrics.jsonl keeps its past when a run is resumed
+        checkpoints.purge_events,  # TensorBoard shows a step once
     ],
     "verl.utils.torch_functional": [
         verl.log_probs_in_chunks,  # fast log-probabilities without flash-attn
     ],
     "verl.utils.checkpoint.fsdp_checkpoint_manager": [
         verl.merge_adapter,  # hf_model has LoRA merged in
+        checkpoints.keep_settings,  # learning rate and the like are those of the config
+    ],
+    "verl.utils.checkpoint.checkpoint_manager": [
+        checkpoints.spare_last,  # the last checkpoint stays until the new one is whole
+    ],
+    "verl.utils.checkpoint.checkpoint_handler": [
+        checkpoints.begin_next_epoch,  # SFT after a checkpoint at an epoch's end
+        checkpoints.limit_sft,  # old checkpoints go, those of earlier starts, too
     ],
     "verl.workers.engine.fsdp.transformer_impl": [
         verl.name_value_model,  # hf_model of a critic or reward model has its own name
@@ -69,6 +90,9 @@ PATCHES: dict[str, list[Callable]] = {
         algos.gather_advantage_inputs,  # inputs of GDPO and OTB
         algos.sample_greedy_baselines,  # ReMax's greedy answers
         algos.bound_group_filter,  # DAPO's max_num_gen_batches
+        checkpoints.keep_kl_coefficient,  # an adaptive one goes on
+        checkpoints.keep_figures,  # the metrics of a step that was saved and not logged
+        checkpoints.limit_rl,  # old checkpoints go, those of earlier starts, too
         sentinels.log_same_scores,  # groups/same_score
         sentinels.log_same_answers,  # val-aux/same_answer
     ],

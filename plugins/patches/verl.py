@@ -72,9 +72,21 @@ def append_metrics(tracking) -> None:
     """
 
     def append(file, mode="r", *args, **kwargs):
-        return open(file, "ab" if mode == "wb" else mode, *args, **kwargs)
+        if mode != "wb":
+            return open(file, mode, *args, **kwargs)
+        opened = open(file, "ab", *args, **kwargs)  # noqa: SIM115 (the logger closes it)
+        if opened.tell() and not whole_lines(file):
+            opened.write(b"\n")  # of a line that a killed run left half-written
+        return opened
 
     tracking.open = append
+
+
+def whole_lines(file) -> bool:
+    """Whether a file that is not empty ends with a line's end."""
+    with open(file, "rb") as content:
+        content.seek(-1, os.SEEK_END)
+        return content.read() == b"\n"
 
 
 def always_write_metrics(tracking) -> None:

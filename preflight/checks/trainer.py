@@ -84,9 +84,8 @@ def check_resume(config: DictConfig) -> str | None:
         return f"{key} is not the folder of a checkpoint, .../global_step_N."
     if step.folder != folder or path.endswith("/"):
         return f"{key}: the folder global_step_N itself is wanted, without a slash behind it: {step.folder}"
-    needed = folder / "actor" if is_rl(config) and not is_driver(config) else folder
-    if not needed.is_dir() or not any(needed.iterdir()):
-        return f"{key} is no whole checkpoint: {needed} is empty or missing."
+    if not is_driver(config) and (why := checkpoints.fault(folder, *loaded(config))):
+        return f"{key} is no whole checkpoint: {why}."
     if is_sft(config) and checkpoints.STEP.search(str(folder.parent)):
         return (f"{key}: verl's SFT takes the first global_step_N of a path for the step, and that is"
                 f" {checkpoints.STEP.search(path)[0]}: move or link {folder.name} to a place without.")  # fmt: skip
@@ -115,16 +114,20 @@ def check_checkpoints(config: DictConfig) -> str | None:
     if is_sft(config) and (other := checkpoints.STEP.search(str(folder.absolute()))):
         return (f"{key}={folder}: verl's SFT takes {other[0]} in it for the step of each checkpoint: take a name"
                 " without global_step_N (hydra.run.dir=FOLDER).")  # fmt: skip
-    tracker = folder / Path(checkpoints.TRACKER).name
-    if config.trainer.resume_mode == "auto" and tracker.is_file():
-        last, there = tracker.read_text(errors="replace").strip(), [path.name for path in found]
-        if f"global_step_{last}" not in there or not any(
-            (folder / f"global_step_{last}").iterdir()
-        ):
-            return (f"{tracker} says that step {last or '(nothing)'} is the last checkpoint, and it isn't there. There"
-                    f" is: {', '.join(there) or 'none'}. Write the number of one of them into the file, or remove it"
-                    " to begin again.")  # fmt: skip
     return None
+
+
+def loaded(config: DictConfig) -> tuple[dict[str, list[str]], str]:
+    """What verl loads of a checkpoint: `needs` and `data` of launcher/checkpoints.py's `fault`."""
+    if is_sft(config):
+        fsdp, parts = config.engine.strategy.startswith("fsdp"), {".": config}
+    else:
+        actor = config.actor_rollout_ref.actor
+        fsdp, parts = actor.strategy.startswith("fsdp"), {"actor": actor}
+        if config.algorithm.adv_estimator == "gae":
+            parts["critic"] = config.critic
+    needs = {name: list(node.checkpoint.load_contents) * fsdp for name, node in parts.items()}
+    return needs, "data_0.pt" if is_sft(config) else "data.pt"
 
 
 def is_own(folder: Path, run: Path) -> bool:

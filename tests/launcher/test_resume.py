@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkpoints import save_step
 from helpers import launch_without_verl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict, read_write
 
+from launcher.checkpoints import fault, is_cut, remove_old, tracked
 from launcher.resume import Past, is_gone
 from preflight import names
 from preflight.mistakes import Mistake
@@ -243,7 +245,7 @@ def test_the_command_line(tmp_path, sql_demo, tiny_model):
     done = launch_without_verl(
         "-m", "algo=grpo,rloo", *common, f"hydra.sweep.dir={tmp_path / 'sweep'}"
     )
-    assert done.returncode == 2 and done.stderr.count("holds a run already") == 2
+    assert done.returncode == 2 and "holds a sweep already" in done.stderr
     done = launch_without_verl(f"resume={job}", f"hydra.run.dir={tmp_path / 'other'}")
     assert done.returncode == 2 and "leave out hydra.run.dir" in done.stderr
     done = launch_without_verl("-m", f"resume={job}", "lab.seed=1,2")
@@ -265,3 +267,140 @@ def test_a_damaged_file_of_a_run_is_told(begin, go_on, name, content, text):
     with pytest.raises(Mistake, match=text) as told:
         go_on(folder)
     assert name in str(told.value)
+
+
+TRACKER = "latest_checkpointed_iteration.txt"
+
+
+@pytest.fixture
+def saved(begin):
+    """`saved(2, 4, tracker="4")` → the folder of the checkpoints of a run that saved these steps."""
+
+    def make(*steps: int, tracker: str | None = None, algo: str = "grpo") -> Path:
+        folder = begin(f"algo={algo}") / "checkpoints"
+        folder.mkdir()
+        for step in steps:
+            save_step(folder / f"global_step_{step}")
+        if tracker is not None:
+            (folder / TRACKER).write_text(tracker)
+        (folder.parent / "metrics.jsonl").write_text('{"step": 5, "data": {}}\n')
+        return folder
+
+    return make
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-30])
+
+
+def test_a_whole_checkpoint_is_gone_on_from_without_a_word(saved, go_on):
+    past, _ = go_on(saved(2, 4, tracker="4\n").parent)
+    assert past.report() == ""
+
+
+@pytest.mark.parametrize("algo", ["grpo", "sft", "dpo"])
+def test_a_file_that_is_cut_short_is_told_and_the_checkpoint_before_is_used(saved, go_on, algo):
+    folder = saved(2, 4, tracker="4", algo=algo)
+    place = "actor/" if algo == "grpo" else ""
+    cut(folder / f"global_step_4/{place}optim_world_size_1_rank_0.pt")
+    past, _ = go_on(folder.parent)
+    one, two = past.report().splitlines()
+    assert one.endswith(
+        f"global_step_4 is no whole checkpoint: {place}optim_world_size_1_rank_0.pt is cut short"
+    )
+    assert two == "The run goes on from step 2, its last whole checkpoint."
+    assert tracked(folder) == 2 and (folder / "global_step_4").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("tracker", "line"),
+    [("", f"{TRACKER} names no step"), ("none", f"{TRACKER} names no step"), (None, f"{TRACKER} is missing"),
+     ("7", "global_step_7 is no whole checkpoint: it is not there")],
+)  # fmt: skip
+def test_a_tracker_that_names_no_checkpoint_is_told(saved, go_on, tracker, line):
+    folder = saved(2, 4, tracker=tracker)
+    past, _ = go_on(folder.parent)
+    assert past.report().splitlines()[0].endswith(line) and "goes on from step 4" in past.report()
+    assert tracked(folder) == 4
+
+
+def test_a_checkpoint_that_the_tracker_does_not_name_yet_is_not_used(saved, go_on):
+    """The run was killed while it was saved: it may look whole."""
+    folder = saved(2, 4, 6, tracker="4")
+    past, _ = go_on(folder.parent)
+    assert past.report() == "" and tracked(folder) == 4
+
+
+def test_a_run_without_a_whole_checkpoint_never_begins_again_in_silence(saved, go_on):
+    folder = saved(2, 4, tracker="4")
+    for step in (2, 4):
+        (folder / f"global_step_{step}/data.pt").unlink()
+    with pytest.raises(
+        Mistake,
+        match=r"(?s)global_step_4 is.*data.pt is missing.*global_step_2.*begins again with step 1",
+    ):
+        go_on(folder.parent)
+    assert tracked(folder) == 4  # as it was
+    (folder / TRACKER).unlink()  # the first one was being saved
+    past, _ = go_on(folder.parent)
+    assert "has no checkpoint yet: the run begins again with step 1" in past.report()
+
+
+def test_a_run_that_has_saved_nothing_says_so(begin, go_on):
+    folder = begin()
+    assert go_on(folder)[0].report() == ""  # and has made nothing
+    (folder / "metrics.jsonl").write_text('{"step": 5, "data": {}}\n')
+    assert "has no checkpoint yet" in go_on(folder)[0].report()
+
+
+def test_a_checkpoint_of_other_workers_is_told(saved, go_on):
+    folder = saved(tracker="2", algo="sft")
+    save_step(folder / "global_step_2", world=2)
+    with pytest.raises(Mistake, match="is of 2 workers, and this start has 1"):
+        go_on(folder.parent)
+    go_on(folder.parent, "hw=cpu_x2")
+
+
+def test_what_is_missing_of_a_checkpoint(tmp_path):
+    step, needs = (
+        save_step(tmp_path / "global_step_3", world=2),
+        {"actor": ["model", "optimizer", "extra", "hf_model"]},
+    )
+    assert fault(step, needs, "data.pt") is None
+    assert fault(step, needs | {"critic": []}, "data.pt") == "critic is empty or missing"
+    (step / "actor/huggingface").mkdir()
+    (step / "actor/huggingface/config.json").write_text('{"a": ')
+    assert fault(step, needs, "data.pt") == "actor/huggingface/config.json is cut short"
+    (step / "actor/extra_state_world_size_2_rank_1.pt").unlink()
+    assert fault(step, needs, "data.pt") == "actor/extra_state_world_size_2_rank_1.pt is missing"
+
+
+def test_a_file_that_is_cut_at_any_place(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    torch.save({"x": torch.arange(300)}, tmp_path / "a.pt")
+    save_file({"x": torch.arange(300)}, tmp_path / "a.safetensors", metadata={"format": "pt"})
+    (tmp_path / "a.json").write_text('{"a": [1, 2]}')
+    for file in sorted(tmp_path.iterdir()):
+        whole = file.read_bytes()
+        assert not is_cut(file)
+        for length in {*range(0, len(whole), 97), 0, len(whole) // 2, len(whole) - 1}:
+            file.write_bytes(whole[:length])
+            assert is_cut(file), (file.name, length)
+
+
+def test_of_a_run_that_goes_on_so_many_checkpoints_stay_as_it_says(tmp_path):
+    """Each limit is that of its part; what is newer than the one that was saved now was never whole."""
+    folder = tmp_path / "run/checkpoints"
+    for step in (2, 4, 6, 10, 12):
+        save_step(folder / f"global_step_{step}", parts=("actor", "critic"))
+    best = save_step(tmp_path / "run/best_model")
+    remove_old(folder, 10, {"actor": 1, "critic": 3})
+    left = {str(path.relative_to(folder)) for path in folder.glob("*/*") if path.is_dir()}
+    assert left == {f"global_step_{n}/critic" for n in (4, 6, 10, 12)} | {
+        f"global_step_{n}/actor" for n in (10, 12)
+    }
+    assert not (folder / "global_step_2").exists() and best.is_dir()
+    remove_old(folder, 10, {"actor": None, "critic": None})
+    assert len(list(folder.iterdir())) == 4

@@ -31,6 +31,18 @@ def save_shards(folder: Path, state: dict[str, torch.Tensor], world: int = 1) ->
     (folder / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": world}))
 
 
+def save_step(step: Path, parts: tuple[str, ...] = (".", "actor"), world: int = 1) -> Path:
+    """global_step_N with all the files that a trainer of FSDP goes on from, small; of SFT and of RL."""
+    for part in parts:
+        (step / part).mkdir(parents=True, exist_ok=True)
+        for rank in range(world):
+            for kind in ("model", "optim", "extra_state"):
+                torch.save({"x": 1}, step / part / f"{kind}_world_size_{world}_rank_{rank}.pt")
+    for data in ("data.pt", "data_0.pt"):
+        torch.save({}, step / data)
+    return step
+
+
 def save_run(
     run: Path, model, base: Path, world: int = 1, step: int = 3, weights: bool = False, **config
 ) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+import questions_checkpoints
 import questions_order
 
 WORLDS = {
@@ -379,7 +380,7 @@ QUESTIONS = [
     metrics_file, loggers, step_time, log_probs_float32, log_probs_bfloat16,
     log_probs_of_nothing, poll, sft_order, platform,
     pinned_memory, server_methods, reward_parts, dumped, nothing_graded, gdpo, otb, remax, validation,
-    *questions_order.QUESTIONS,
+    *questions_checkpoints.QUESTIONS, *questions_order.QUESTIONS,
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from checkpoints import save_step
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import open_dict, read_write
@@ -29,8 +30,7 @@ def at(configure):
 def save(folder: Path, *steps: int, last: int | str | None = None) -> Path:
     """A folder of checkpoints."""
     for step in steps:
-        (folder / f"global_step_{step}/actor").mkdir(parents=True)
-        (folder / f"global_step_{step}/actor/model.pt").touch()
+        save_step(folder / f"global_step_{step}")
     folder.mkdir(parents=True, exist_ok=True)
     if last is not None:
         (folder / TRACKER).write_text(str(last))
@@ -69,22 +69,6 @@ def test_sft_reads_the_step_off_the_first_such_name(at, tmp_path):
     where = f"trainer.default_local_dir={run}/checkpoints"
     assert "takes global_step_9 in it" in caught("check_checkpoints", at(run, "algo=sft", where))
     assert says_nothing("check_checkpoints", at(run, where))
-
-
-def test_the_last_checkpoint_must_be_there(at, tmp_path):
-    run = tmp_path / "run"
-    ck = save(run / "checkpoints", 8, last=12)
-    (run / "resolved.yaml").write_text(f"trainer: {{default_local_dir: {ck}}}")
-    config = at(run, f"trainer.default_local_dir={ck}")
-    for last in (12, "", "none", "-1"):
-        (ck / TRACKER).write_text(str(last))
-        line = caught("check_checkpoints", config)
-        assert "it isn't there" in line and "global_step_8" in line
-    (ck / TRACKER).write_text("8\n")
-    assert says_nothing("check_checkpoints", config)
-    (ck / TRACKER).write_text("12")
-    anew = at(run, f"trainer.default_local_dir={ck}", "trainer.resume_mode=disable")
-    assert says_nothing("check_checkpoints", anew)
 
 
 def test_checkpoints_of_another_run(at, tmp_path):
