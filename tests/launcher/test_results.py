@@ -2,7 +2,11 @@
 
 import asyncio
 import json
+import os
 import re
+import subprocess
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -39,6 +43,22 @@ ValueError: an empty list
 @pytest.fixture
 def log(tmp_path):
     return tmp_path / "log.txt"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of its own with 1 MiB; skips where this system lets nobody make one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", place]
+    try:
+        made = subprocess.run(mount, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        made = False
+    if not made:
+        pytest.skip("no disk of its own can be made here: that needs root")
+    yield place
+    subprocess.run(["umount", place], check=True)
 
 
 def test_the_cause_and_the_end_of_a_crash(log):
@@ -153,6 +173,78 @@ def test_of_a_killed_run_the_end_says_what_can_be_known(log, monkeypatch, tmp_pa
     assert "Linux has killed a process" in summary(log.parent, 137, 60, 0, 3)
     assert "by the signal SIGSEGV" in summary(log.parent, 139, 60, 0, 4)
     assert "signal" not in summary(log.parent, 1, 60, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("ProcessKilled: ray::WorkerDict (process 7) was ended by SIGKILL", "(SIGKILL)"),
+     ("ProcessKilled: VLLM::EngineCor (process 7) was ended by SIGSEGV", "the signal SIGSEGV"),
+     ("  traceback : Signal 9 (SIGKILL) received by PID 29", "(SIGKILL)")],
+)  # fmt: skip
+def test_a_process_of_the_run_that_was_killed_is_the_cause(log, line, name):
+    """What verl and Ray make of it later is not shown; but the memory is, which is the likely reason."""
+    log.write_text(f"starting\n{line}\n{END}")
+    said = summary(log.parent, 1, 60, 0)
+    assert line.strip() in said and name in said and "This machine has" in said
+    assert "ValueError" not in said
+
+
+def test_a_process_that_torchrun_has_stopped_itself_is_no_cause(log):
+    log.write_text(f"  traceback : Signal 15 (SIGTERM) received by PID 29\n{END}")
+    assert "ValueError: an empty list" in summary(log.parent, 1, 60, 0)
+
+
+def test_an_error_is_told_as_vllm_logs_it(log):
+    """With its own words before it, and whole."""
+    why = "InductorError: CppCompileError: " + "a long reason " * 30
+    log.write_text(
+        '(vLLMHttpServer pid=2) (EngineCore pid=3) ERROR 11-27 15:35:13 [core.py:1368]   File "a.py", line 1\n'
+        f"(vLLMHttpServer pid=2) ERROR 11-27 15:35:13 [core.py:1368] torch._inductor.exc.{why}\n"
+        + END
+    )
+    assert why.strip() in summary(log.parent, 1, 60, 0)
+
+
+def fill(file: Path) -> None:
+    """Until its disk has no more room."""
+    with open(file, "ab", buffering=0) as stream, pytest.raises(OSError, match="No space"):
+        while True:
+            stream.write(b"x" * 4096)
+
+
+def test_a_run_whose_disk_is_full_has_its_end_and_says_what_it_kept(small_disk):
+    run_dir = small_disk
+    attempt = Attempt(run_dir, ["launch.py"], OmegaConf.create({}))
+    (run_dir / "metrics.jsonl").write_text('{"step": 3, "data": {"train/loss": 1.0}}\n')
+    (run_dir / TRACKER).parent.mkdir()
+    (run_dir / TRACKER).write_text("2")
+    fill(run_dir / "log.txt")
+    attempt.end(1, 1 << 30)
+    record = json.loads((run_dir / "run.json").read_text())["attempts"][0]
+    assert record["exit"] == 1 and record["end"] and record["machine_gib"] == 1
+    said = summary(run_dir, 1, 60, 0)
+    assert (
+        "is full (0 MiB free). Kept are the metrics up to step 3 and the checkpoint of step 2"
+        in said
+    )
+    (run_dir / "log.txt").unlink()
+    Attempt(run_dir, ["launch.py"], OmegaConf.create({})).end(0)
+    assert [one["exit"] for one in json.loads((run_dir / "run.json").read_text())["attempts"]] == [
+        1,
+        0,
+    ]
+
+
+def test_the_end_of_a_start_whose_launcher_was_killed_is_written_by_the_next(log):
+    Attempt(log.parent, ["launch.py"], OmegaConf.create({}))
+    log.write_text("starting\n")
+    os.utime(log, (1_700_000_000, 1_700_000_000))
+    Attempt(log.parent, ["launch.py"], OmegaConf.create({})).end(0)
+    first, second = json.loads((log.parent / "run.json").read_text())["attempts"]
+    assert (
+        datetime.fromisoformat(first["end"]).timestamp() == 1_700_000_000 and first["exit"] is None
+    )
+    assert second["exit"] == 0
 
 
 def test_a_run_that_ended_early_says_how_to_go_on(log, monkeypatch):

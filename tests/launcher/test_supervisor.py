@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,7 +212,7 @@ def test_what_was_noted_of_a_run_that_hangs_is_kept():
     file, noted = f"/dev/shm/{process.stdout.readline().split()[1]}", Memory()
     try:
         with pytest.raises(supervisor.Stalled):
-            supervisor.watch(process, lambda: 0.0, 0, noted)
+            supervisor.watch(process, lambda: 0.0, 0, noted, supervisor.Daemons("/none"))
     finally:
         process.kill()
         process.communicate()
@@ -248,6 +249,30 @@ def test_the_memory_of_a_run_is_that_of_its_own_processes():
     finally:
         process.communicate()
     assert memory_of(of_run[0]) == 0
+
+
+def test_a_ray_without_its_daemon_is_lost(tmp_path, monkeypatch):
+    """Its own: that of a stage, whose folder lies in the run's, comes and goes."""
+    sleep = tmp_path / "gcs_server"
+    sleep.symlink_to(shutil.which("sleep"))
+    monkeypatch.setattr(supervisor, "LOST_S", 0.0)
+    daemons = supervisor.Daemons("/tmp/verl-lab-1")
+    for folder, is_own in (("/tmp/verl-lab-1/verl-lab-2", False), ("/tmp/verl-lab-1", True)):
+        command = f"exec -a '{folder}/session_1' {sleep} 100"
+        process = subprocess.Popen(["bash", "-c", command])
+        name = psutil.Process(process.pid).name
+        while name() != "gcs_server":
+            time.sleep(0.01)
+        daemons.look()
+        process.kill()
+        process.wait()
+        if not is_own:
+            daemons.look()
+            daemons.look()
+    with pytest.raises(supervisor.Lost, match=rf"gcs_server of Ray \(process {process.pid}\)"):
+        for _ in range(2):  # the first one notes the time
+            daemons.look()
+            time.sleep(0.01)
 
 
 def test_a_process_that_its_parent_has_waited_for_lives_no_more():
