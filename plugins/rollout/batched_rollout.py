@@ -7,8 +7,8 @@ patches/verl.py), are scored in this process by verl's own reward worker, and ar
 queue at once. What is written is the same.
 
 Everything else goes verl's way, a prompt at a time: other agents (several turns, tools), models with
-a processor (images), clients that resume partial rollouts, distillation, tracing, fully deterministic
-rollouts, engines other than vLLM; and scores come from verl's reward workers where a reward model is
+a processor (images), clients that resume partial rollouts, distillation, tracing, engines other
+than vLLM; and scores come from verl's reward workers where a reward model is
 served, or where there are more of them than of these workers (`reward.num_workers`).
 `lab.batched_rollout=false` switches all of it off.
 
@@ -76,7 +76,6 @@ class BatchedAgentLoopWorker(AgentLoopWorker):
             and type(self.llm_client) is LLMServerClient  # the others resume partial rollouts
             and self.processor is None
             and not self.distillation_enabled
-            and not rollout.full_determinism
             and not rollout.trace.backend
             and _agent_loop_registry[AGENT]["_target_"] == OURS  # not replaced by a user's
         )
