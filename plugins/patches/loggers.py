@@ -163,6 +163,8 @@ def finish_each(tracking) -> None:
                         f"{name} has not sent everything after {FINISH_S:.0f} s; all metrics are in metrics.jsonl"
                     )
             except Exception as error:
+                if sys.is_finalizing():  # it has ended by itself, before this object went
+                    continue
                 say(f"{name} did not end well ({why(error)}); all metrics are in metrics.jsonl")
 
     tracker.finish = finish_all

@@ -34,6 +34,24 @@ for step in range(1, 8):
     made.log({"x": float(step)}, step=step)
 made.finish()
 """
+NETWORK_GOES = """
+import time
+from wandb_server import Server
+from plugins.patches import loggers
+loggers.FINISH_S = 2.0
+server = Server()
+os.environ["WANDB_BASE_URL"] = server.url
+made = tracking("wandb")
+made.log({"x": 1.0}, step=1)
+made.log({"x": 2.0}, step=2)  # W&B sends a step when the next one comes
+while not any("history" in body for body in server.sent):
+    time.sleep(0.1)
+server.go_away()
+for step in range(3, 8):
+    made.log({"x": float(step)}, step=step)
+assert "wandb" in made.logger  # W&B keeps what it can't send
+made.finish()
+"""
 HANGS = """
 import threading
 from plugins.patches import loggers
@@ -69,7 +87,8 @@ def ask(tmp_path):
     """A script with the project's patches → its output; its metrics must all be there."""
 
     def run(script: str, **env: str) -> str:
-        env = os.environ | {"VERL_USE_EXTERNAL_MODULES": "plugins.register", "PYTHONPATH": str(ROOT),
+        env = os.environ | {"VERL_USE_EXTERNAL_MODULES": "plugins.register",
+                            "PYTHONPATH": f"{ROOT}:{ROOT}/tests/support",
                             "VERL_PLATFORM": "cpu", "VERL_FILE_LOGGER_PATH": str(tmp_path / "m.jsonl"),
                             "WANDB_DIR": str(tmp_path), "HOME": str(tmp_path),
                             "WANDB_API_KEY": "k" * 40} | env  # fmt: skip
@@ -106,6 +125,12 @@ def test_wandb_without_a_network(ask, tmp_path):
     (said,) = messages(ask(NOT_STARTED, WANDB_BASE_URL="http://127.0.0.1:9"))
     assert "wandb did not start (CommError" in said
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+@pytest.mark.slow
+def test_wandb_whose_network_goes_away_while_it_runs(ask):
+    (said,) = messages(ask(NETWORK_GOES))
+    assert "wandb has not sent everything after 2 s" in said
 
 
 def test_a_logger_that_hangs_at_the_end(ask):
