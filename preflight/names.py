@@ -62,6 +62,7 @@ def check_argv(argv: list[str]) -> list[str]:
     switches, overrides = hydra_words.sorted_out(argv)
     overrides = reward_keys.short(arg for arg in overrides if not arg.startswith("resume="))
     overrides = [hydra_words.at_home(hydra_words.in_environment(arg)) for arg in overrides]
+    overrides = [with_path(arg) for arg in overrides]
     if run:
         if MULTIRUN.intersection(argv):
             raise Mistake(
@@ -88,10 +89,12 @@ def with_model(overrides: list[str]) -> list[str]:
     names = {} if any(split(arg)[0] == "model" for arg in overrides) else models()
     found = []
     for arg in overrides:
-        path = split(arg)[1].strip("'\"") if split(arg)[0] in MODEL and arg[0] != "~" else ""
-        found.append(
-            (f"model={names[path]}" if path in names else f"lab.model.path={path}") if path else arg
-        )
+        value = split(arg)[1] if split(arg)[0] in MODEL and arg[0] != "~" else ""
+        path = unquoted(value)
+        if path:
+            value = value if path == value else quoted(path)
+            arg = f"model={names[path]}" if path in names else f"lab.model.path={value}"
+        found.append(arg)
     return found
 
 
@@ -160,6 +163,31 @@ def quoted(value: str | Path) -> str:
     if PLAIN.fullmatch(text := str(value)):
         return text
     return QuotedString(text.replace("${", "\\${"), Quote.single).with_quotes()
+
+
+def unquoted(value: str) -> str:
+    """What `quoted` was given, or a person's own quotes are around."""
+    if value[:1] not in ("'", '"'):
+        return value
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    text = OverridesParser.create().parse_override(f"x={value}").value()
+    return str(getattr(text, "text", text)).replace("\\${", "${")
+
+
+def with_path(override: str) -> str:
+    """An override whose value is a path that Hydra's grammar has no word for, with that in quotes: `a (1)/größe`."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, equals, value = override.partition("=")
+    if "/" not in value and not key.endswith(("dir", "path")):
+        return override
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return f"{key}{equals}{quoted(value)}"
+    return override
 
 
 def keys_of(config, prefix: str = "") -> list[str]:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from preflight import hydra_words, names
 from preflight.mistakes import Mistake
@@ -30,7 +31,7 @@ def mine(tmp_path):
         (["algo=ppo", "--shell-completion", "install=bash"], ["--shell-completion", "algo=ppo", "install=bash"]),
         (["+ray_kwargs.ray_init.runtime_env.env_vars.X=1"], ["++lab.env.X=1"]),
         (["lab.model.path=~/a", "data.train_files=[~/b,'~/c']", "x=a~/b"],
-         ["lab.model.path=HOME/a", "data.train_files=[HOME/b,'HOME/c']", "x=a~/b"]),
+         ["lab.model.path=HOME/a", "data.train_files=[HOME/b,'HOME/c']", "x='a~/b'"]),
         (["algo=sft", "engine=fsdp", "model=hf_model", "optim=fsdp"], ["algo=sft"]),
         (["actor@actor_rollout_ref.actor=dp_actor"], []),
         (["lab.seed=1", "lab.seed=1"], ["lab.seed=1"]),
@@ -89,3 +90,32 @@ def test_a_search_path_of_ones_own_keeps_the_projects(mine, monkeypatch):
     assert (
         names.check_argv([f"hydra.searchpath=[pkg://{mine.name}]", "model=mine"])[1] == "model=mine"
     )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/x/größe",
+        "/x/it's",
+        "/x/a=b",
+        "/x/a#b",
+        "/x/a (1)",
+        "/x/a&b",
+        "/x/a[1",
+        '/x/"q"/a',
+        "größe",
+        "x/${a",
+    ],
+)
+def test_a_path_may_have_any_name(path):
+    """Hydra's grammar has no word for most signs; people write them as their shell takes them."""
+    given = [f"hydra.run.dir={path}", f"lab.dataset.dir={path}", f"lab.model.path={path}"]
+    words = names.check_argv(given)
+    read = OverridesParser.create().parse_overrides(words)
+    assert [str(one.value()).replace("\\${", "${") for one in read] == [path] * 3
+    assert names.check_argv(words) == words
+
+
+@pytest.mark.parametrize("said", ["trainer.logger=[a", "algo=(", "+lab.env.X=ö"])
+def test_what_is_no_path_is_left_to_hydra_s_grammar(said):
+    assert names.check_argv([said]) == [said]
