@@ -5,7 +5,7 @@
     python launch.py --help             all groups and their options
     python launch.py --cfg job          the whole config, without running anything
     python launch.py -m algo=grpo,rloo  one job after another, each in its own process and folder
-    python launch.py resume=RUN         go on with a run from its last checkpoint
+    python launch.py resume=RUN         go on with a run from its last checkpoint, or with a sweep
     python launch.py --from-script F    the command for a shell script of verl (- reads standard input)
 
 Any key of verl can be set as well: `actor_rollout_ref.actor.optim.lr=1e-6`.
@@ -22,8 +22,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from launcher import ends, folders, results, resume
-from preflight import facts, names, prepare, resolvers, reward_keys
+from launcher import ends, folders, results, resume, sweep
+from preflight import names, prepare, resolvers, reward_keys
 from preflight.mistakes import Mistake, near
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `start`, which prints a line or two
@@ -36,8 +36,9 @@ asked: Path | None = None  # the run that this start goes on with
 def job(config: DictConfig) -> None:
     """Check and run one composed config."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    ended.append(results.EndedJob(run_dir, 2, " ".join(HydraConfig.get().overrides.task)))
+    ended.append(results.EndedJob(run_dir, 2))
     try:
+        sweep.take(sweep.folder_of_job())
         with folders.taken(run_dir):
             run(config, run_dir)
     except Mistake as mistake:
@@ -48,7 +49,11 @@ def run(config: DictConfig, run_dir: Path) -> None:
     """Run it, or go on with it, in a folder that nobody else has. Raises Mistake if it can't go well."""
     from launcher import child, supervisor  # --cfg job doesn't wait for them
 
-    past, composed = resume.past(run_dir, asked), config.copy()
+    heading = f"{sweep.heading(config.lab.name)} → {near(run_dir)}"
+    if sweep.has_ended(run_dir, heading):
+        ended[-1].code = 0
+        return
+    past, composed = resume.past(run_dir, sweep.asked(run_dir) or asked), config.copy()
     reward_keys.gather(config, HydraConfig.get().overrides.task)
     config = past.go_on(config) if past else config
     expected = prepare(config, show=print)
@@ -59,7 +64,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
     with folders.taken(folders.of_checkpoints(config, run_dir)):
         past.keep() if past else resume.write_down(run_dir, composed)
         OmegaConf.save(config, run_dir / resume.RESOLVED)
-        print(f"{config.lab.name}{facts.of_sweep(sys.argv)} → {near(run_dir)}", flush=True)
+        print(heading, flush=True)
         print(past.report() if past else "", end="", flush=True)
         attempt = results.Attempt(run_dir, sys.argv, config, expected)
         memory = supervisor.Memory()
@@ -79,13 +84,12 @@ def start(argv: list[str]) -> int:
     if "--help" in argv or "-h" in argv:
         print(__doc__ + "\n" + names.describe())
         return 0
-    if names.MULTIRUN.intersection(argv):
-        os.environ[results.STAGE] = "1"
     global asked
-    asked = names.resumed(argv)
     folders.note_new_ones()
     ends.heed()
     try:
+        argv = sweep.arguments(argv)
+        asked = names.resumed(argv)
         if any(names.split(arg)[0] == "--from-script" for arg in argv):
             from preflight import scripts
 
@@ -93,24 +97,20 @@ def start(argv: list[str]) -> int:
             return 0
         sys.argv[1:] = resume.arguments(argv)
         job()
-    except Mistake as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
-    except (HydraException, OmegaConfBaseException) as error:
+        if names.MULTIRUN.intersection(argv):
+            from tools.sweep import of_ended
+
+            print(f"\n{of_ended(ended)}")
+    except (Mistake, HydraException, OmegaConfBaseException, OSError) as error:
         print(f"error: {names.explain(error, sys.argv[1:])}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a folder that can't be written, a full disk
-        print(f"error: {error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         with contextlib.suppress(OSError):  # the terminal is closed
             print("\nstopped; everything that was started has ended", file=sys.stderr)
-            print(*(results.how_to_go_on(one.run_dir) for one in ended[-1:]), file=sys.stderr)
+            print(*(sweep.how_to_go_on(one.run_dir) for one in ended[-1:]), file=sys.stderr)
         return ends.status(stop)
     finally:
         folders.remove_unused()
-    if len(ended) > 1 or names.MULTIRUN.intersection(argv):
-        print(results.jobs_table(ended))
     return max((one.code for one in ended), default=0)
 
 

@@ -19,6 +19,7 @@ from preflight.mistakes import Mistake, near
 LOCK = ".run.lock"
 OF_HYDRA = ["multirun.yaml"]  # it writes this into the folder of a sweep before the first job
 made: list[str] = []  # by this process, since `note_new_ones`
+until_the_end = contextlib.ExitStack()  # folders of a whole command line: of a sweep
 held: set[int] = set()  # descriptors of locks: verl's process gets them, too
 
 
@@ -33,7 +34,8 @@ def note_new_ones() -> None:
 
 
 def remove_unused() -> None:
-    """Remove those folders that this process has made and that nobody has put anything into."""
+    """Remove those folders that this process has made and nobody has put anything into; what it has ends here."""
+    until_the_end.close()
     for folder in reversed(made):  # a folder comes after the one that it lies in
         with contextlib.suppress(OSError):
             if os.listdir(folder) == OF_HYDRA:

@@ -4,8 +4,8 @@ Hydra writes the words of a sweep into SWEEP/multirun.yaml. From these come the 
 begun; a job that ended well is not repeated, one that was cut goes on from its checkpoint, the others begin.
 """
 
-import contextlib
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -18,16 +18,16 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from launcher import folders
+from launcher import folders, results
 from preflight import hydra_words, names
+from preflight.facts import STAGE
 from preflight.mistakes import Mistake, near
 
 WORDS = "multirun.yaml"
 OVERRIDES, RECORD = ".hydra/overrides.yaml", "run.json"  # of a job
 OF_ONE_START = ("hydra.sweep.dir", "hydra.output_subdir", "hydra.mode", "hydra.run.dir")
 SEED = "lab.seed"
-held = contextlib.ExitStack()  # the lock of this process's sweep
-taken: list[Path] = []  # the folder of it
+taken: list[Path] = []  # the folder of this process's sweep, with its lock
 goes_on: list[Path] = []  # the folder of a sweep that this start goes on with
 changed: list[str] = []  # words that it adds: then the jobs that have ended go on, too
 
@@ -35,22 +35,48 @@ changed: list[str] = []  # words that it adds: then the jobs that have ended go 
 def arguments(argv: list[str]) -> list[str]:
     """The command line; `resume=SWEEP` becomes the words of that sweep, and a `-m`. Raises Mistake."""
     folder = names.resumed(argv)
-    if folder is None or not (folder / WORDS).is_file():
+    again = folder is not None and is_one(folder)
+    if not again and not names.MULTIRUN.intersection(argv):
         return argv
+    os.environ[STAGE] = "1"
     switches, more = hydra_words.sorted_out(argv)
     more = [word for word in more if not word.startswith("resume=")]
-    given = {hydra_words.key_of(word) for word in more}
-    if "hydra.sweep.dir" in given:
+    given = {hydra_words.key_of(word): word for word in more}
+    place = given.get("hydra.sweep.dir")
+    if folder is None or not again:
+        there = Path(str(hydra_words.parsed(place))) if place else None
+        if there and is_one(there) and any(there.glob(f"*/{OVERRIDES}")):
+            raise Mistake(
+                f"{near(there)} holds a sweep already: `{command(there)}`, or take another folder."
+            )
+        return argv
+    if place:
         raise Mistake(
             f"resume={near(folder)} goes on in its own folder: leave out hydra.sweep.dir."
         )
+    keys = varied([values(words) for words in jobs(folder)])
+    if other := [word for key, word in given.items() if key in keys or is_swept(word)]:
+        raise Mistake(f"{other[0]}: what a sweep varies stays as it is. For more values begin a second sweep;"
+                      " `python -m tools.sweep A B` shows both as one.")  # fmt: skip
     saved = [word for word in words_of(folder) if hydra_words.key_of(word) not in given]
+    take(folder.absolute())
     goes_on.append(folder.absolute())
     changed.extend(more)
-    take(goes_on[0])
-    place = f"hydra.sweep.dir={names.quoted(folder)}"
     multirun = [] if names.MULTIRUN.intersection(switches) else ["-m"]
-    return [*multirun, *switches, *saved, place, *more]
+    return [*multirun, *switches, *saved, f"hydra.sweep.dir={names.quoted(folder)}", *more]
+
+
+def is_swept(word: str) -> bool:
+    """Whether an override has several values, for as many jobs."""
+    try:
+        return OverridesParser.create().parse_override(word).is_sweep_override()
+    except HydraException:
+        return False  # Hydra says what it can't read
+
+
+def is_one(folder: Path) -> bool:
+    """Whether a folder is a sweep's."""
+    return (folder / WORDS).is_file()
 
 
 def words_of(folder: Path) -> list[str]:
@@ -125,16 +151,10 @@ def heading(name: str) -> str:
 
 
 def take(folder: Path | None) -> None:
-    """Have the folder of a sweep until `release`. Raises Mistake if another start has it."""
+    """Have a sweep's folder until this process ends; None: of no sweep. Raises Mistake if another start has it."""
     if folder and folder not in taken:
-        held.enter_context(folders.taken(folder))
+        folders.until_the_end.enter_context(folders.taken(folder))
         taken.append(folder)
-
-
-def release() -> None:
-    """Let the sweep's folder go."""
-    held.close()
-    taken.clear()
 
 
 def asked(run_dir: Path) -> Path | None:
@@ -149,15 +169,17 @@ def asked(run_dir: Path) -> Path | None:
     was = values(list(OmegaConf.load(file)))
     now = own(goes_on[0], list(HydraConfig.get().overrides.task))
     if other := [f"{key}={was.get(key)}" for key, value in now.items() if was.get(key) != value]:
-        raise Mistake(f"{near(run_dir)} is the job with {', '.join(other)}, and would be another one now: what a sweep"
-                      " varies stays as it is. For more values begin a second sweep; `python -m tools.sweep A B` shows"
-                      " both as one.")  # fmt: skip
+        raise Mistake(f"{near(run_dir)} is the job with {', '.join(other)}, and would be another one now: the words of"
+                      f" {WORDS} give other jobs than they did (shuffle, glob).")  # fmt: skip
     return run_dir
 
 
-def has_ended(run_dir: Path) -> bool:
-    """Whether this start goes on with a sweep whose job here has ended well, and nothing new is asked of it."""
-    return bool(goes_on) and not changed and asked(run_dir) is not None and exit_of(run_dir) == 0
+def has_ended(run_dir: Path, heading: str) -> bool:
+    """Whether a sweep goes on whose job here has ended well, and nothing new is asked of it; then it is told."""
+    if not goes_on or changed or exit_of(run_dir) != 0 or asked(run_dir) is None:
+        return False
+    print(f"{heading}: has ended well", flush=True)
+    return True
 
 
 def exit_of(run_dir: Path) -> int | None:
@@ -168,7 +190,11 @@ def exit_of(run_dir: Path) -> int | None:
         return None
 
 
-def how_to_go_on(run_dirs: list[Path]) -> str:
-    """The command that goes on with the sweep that these jobs are of; nothing if there is none."""
-    folder = next((run.parent for run in run_dirs if (run.parent / WORDS).is_file()), None)
-    return f"go on: python launch.py {shlex.quote(f'resume={near(folder)}')}" if folder else ""
+def command(folder: Path) -> str:
+    """How one goes on with a sweep."""
+    return f"python launch.py {shlex.quote(f'resume={near(folder)}')}"
+
+
+def how_to_go_on(run_dir: Path) -> str:
+    """The command that goes on with this process's sweep, or with its run; "" where there is none."""
+    return f"go on: {command(taken[0])}" if taken else results.how_to_go_on(run_dir)

@@ -6,7 +6,6 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from preflight.names import split
@@ -60,17 +59,6 @@ def given(key: str) -> bool:
 def choice(group: str) -> str:
     """The option chosen for a group."""
     return HydraConfig.get().runtime.choices.get(group, "") if HydraConfig.initialized() else ""
-
-
-def of_sweep(argv: list[str]) -> str:
-    """What a job of a sweep has of its own, for its heading: `, lab.seed=1`. Nothing for a single run.
-
-    argv: the command line, with `lab.seed=1,2`.
-    """
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
-        return ""
-    own = [one for one in HydraConfig.get().overrides.task if one not in argv]
-    return "".join(f", {one.lstrip('+')}" for one in own)
 
 
 def installed(package: str) -> Path | None:

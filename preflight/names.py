@@ -222,12 +222,16 @@ def composed(overrides: list[str]) -> DictConfig:
 
 
 def explain(error: Exception, argv: Iterable[str] = ()) -> str:
-    """One to three lines for an error of Hydra or OmegaConf while composing.
+    """One to three lines for a person's mistake, or an error of Hydra, OmegaConf or the disk.
 
     Args:
         argv: the arguments that Hydra got. With them all unknown keys are told at once, and what the checks say of
             the rest.
     """
+    if isinstance(error, Mistake):
+        return str(error)
+    if isinstance(error, OSError):  # a folder that can't be written, a full disk
+        return f"{error.filename or 'disk'}: {error.strerror}"
     causes: list[BaseException] = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)

@@ -35,6 +35,8 @@ def shown(folders: list[Path], to: Path | None, ends: dict[Path, int] | None = N
 def of_ended(jobs: Iterable[EndedJob]) -> str:
     """What launch.py says at the end of a sweep."""
     ends = {job.run_dir.absolute(): job.code for job in jobs}
+    if not ends:  # --cfg job
+        return ""
     folder = next(iter(ends)).parent
     try:
         begun = any(run_dir.is_dir() and any(run_dir.iterdir()) for run_dir in ends)

@@ -235,6 +235,18 @@ def test_jobs_without_a_metric_in_common(tmp_path, capsys):
     assert re.search(r"^ +0 +grpo +20 +- +- +ok$", out, re.MULTILINE), out
 
 
+def test_a_job_that_diverged_has_no_figure(tmp_path, capsys):
+    """And not that of an earlier validation."""
+    folder = make_sweep(tmp_path / "s", "lr=1,2")
+    for number in range(2):
+        made = {1: np.array([0.5]), 2: np.array([[0.4], [np.nan]][number])}
+        make_job(folder / str(number), [f"lr={number + 1}"], made, metric="val/loss", rows=False)
+    sweep.main([str(folder)])
+    out = capsys.readouterr().out
+    assert "no figure: job 1 (lr=2, seed=0)" in out
+    assert re.search(r"^ +2 +0 of 1 +- ", out, re.MULTILINE), out
+
+
 def test_two_sweeps_are_shown_as_one(two_by_three, tmp_path, capsys):
     """Seeds 3 to 5 of the same settings."""
     more = make_sweep(tmp_path / "t", "algo=grpo,rloo", "lab.seed=range(3,6)", "hw=cpu")

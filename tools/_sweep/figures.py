@@ -20,6 +20,10 @@ from tools._compare.statistics import Estimate
 from tools._sweep.reading import OK, Job, Sweep, is_accuracy
 
 FEW_SEEDS = 5
+DRAWN = (
+    10_000_000  # questions in all resamples of a figure: of thousands fewer resamples tell as much
+)
+FEWEST = 2000  # resamples, then
 
 
 class Setting(NamedTuple):
@@ -114,7 +118,10 @@ def setting(sweep: Sweep, jobs: list[Job], resamples: int) -> Setting:
 
 def estimate(values_SQ: np.ndarray | None, level: float, resamples: int) -> Estimate | None:
     """The mean with its interval; None without values."""
-    return None if values_SQ is None else statistics.crossed(values_SQ, level, resamples=resamples)
+    if values_SQ is None:
+        return None
+    few = max(FEWEST, DRAWN // values_SQ.shape[1])
+    return statistics.crossed(values_SQ, level, resamples=min(resamples, few))
 
 
 def values(
@@ -153,7 +160,7 @@ def pair(sweep: Sweep, a: Setting, b: Setting, level: float, resamples: int) -> 
     values_SQ, left_out = values(sweep, [of_b[s] for s in seeds], 1, [of_a[s] for s in seeds])
     if values_SQ is None:
         return None
-    difference = statistics.crossed(values_SQ, level, resamples=resamples)
+    difference = estimate(values_SQ, level, resamples)
     return Pair(difference, len(seeds), values_SQ.shape[1], left_out)
 
 
@@ -201,7 +208,7 @@ def verdicts(found: Found, there: list[int]) -> list[str]:
     """The finding in plain words."""
     sweep, settings = found.sweep, found.settings
     if not there:
-        return ["no job has ended well with a figure: there is nothing to compare"]
+        return ["no figure of a job that has ended well: there is nothing to compare"]
     if len(there) == 1:
         return alone(found, settings[there[0]])
     if not sweep.alike:
@@ -228,14 +235,16 @@ def verdicts(found: Found, there: list[int]) -> list[str]:
 
 
 def alone(found: Found, one: Setting) -> list[str]:
-    """The verdict of a single setting: whether it has learned."""
+    """The verdict of the only setting with figures: whether it has learned."""
+    of = f"{one.name}: " if len(found.settings) > 1 else ""
     if one.change is None or np.isnan(one.change.low):
-        return ["one setting: there is nothing to compare it with"]
+        return [f"{of}there is nothing to compare it with"]
     if not one.change.apart:
-        return [f"no change of {found.metric} beyond chance"]
+        return [f"{of}no change of {found.metric} beyond chance"]
     word = "better" if (one.change.value < 0) == found.sweep.less_is_better else "worse"
-    where = f"{len(one.counted)} seeds" if found.sweep.seeds_varied else "these questions"
-    return [f"{word} than before by {amount(one.change)}, over {where}"]
+    seeds = len(one.counted)
+    where = f"{seeds} seeds" if found.sweep.seeds_varied and seeds > 1 else "these questions"
+    return [f"{of}{word} than before by {amount(one.change)}, over {where}"]
 
 
 def why_none(found: Found, there: list[int], apart: list[int]) -> str:

@@ -1,6 +1,7 @@
 """The picture of a sweep: each setting with its seeds, the differences to the first, validations over the steps."""
 
 import io
+import math
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def differences(axis, found: Found, shown: list[int]) -> None:
 
 def curve(job: Job, metric: str) -> list[tuple[int, float]]:
     """The validations of a job over its steps."""
-    return series(job).get(metric, [])
+    return [(step, value) for step, value in series(job).get(metric, []) if math.isfinite(value)]
 
 
 def curves(found: Found, shown: list[int]) -> dict[int, str]:
@@ -93,7 +94,8 @@ def curves(found: Found, shown: list[int]) -> dict[int, str]:
 def over_steps(axis, found: Found, drawn: dict[int, str]) -> None:
     """The mean over the seeds at each step that all of them validated, and each seed pale."""
     for i, metric in drawn.items():
-        one, found_at = found.settings[i], {}
+        one = found.settings[i]
+        found_at: dict[int, list[float]] = {}
         for job in one.counted:
             points = curve(job, metric)
             axis.plot(*zip(*points, strict=True), color=colour(i), linewidth=0.8, alpha=0.35)
@@ -104,6 +106,7 @@ def over_steps(axis, found: Found, drawn: dict[int, str]) -> None:
             axis.plot(*zip(*mean, strict=True), "o-", color=colour(i), markersize=4, label=one.name)
     axis.set_title(f"{found.metric} over the steps: mean over seeds, each seed pale")
     axis.set_xlabel("step")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8.5)

@@ -1,6 +1,8 @@
 """The jobs of a sweep, as their folders have them."""
 
 import json
+import math
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,11 +113,7 @@ def jobs_in(folder: Path, ends: dict[Path, int]) -> list[Job]:
         words = yaml.safe_load(file.read_text())
         begun[file.parent.parent] = sweep.values(words if isinstance(words, list) else [])
     found = []
-    planned = (
-        [sweep.values(words) for words in sweep.jobs(folder)]
-        if (folder / sweep.WORDS).is_file()
-        else []
-    )
+    planned = [sweep.values(words) for words in sweep.jobs(folder)] if sweep.is_one(folder) else []
     keys = sweep.varied(planned)
     for number, words in enumerate(planned):
         mine = [at for at, has in begun.items() if all(has.get(k) == words.get(k) for k in keys)]
@@ -156,16 +154,17 @@ def series(job: Job) -> dict[str, list[tuple[int, float]]]:
     found: dict[str, list[tuple[int, float]]] = {}
     for step, metrics in sorted(job.metrics.items()):
         for name, value in metrics.items():
-            if isinstance(value, int | float) and value == value:
+            if isinstance(value, int | float):
                 found.setdefault(name, []).append((step, value))
     return found
 
 
 def measure(job: Job, metric: str) -> None:
-    """Its metric before and after; of a run that was only validated there is no before."""
+    """Its metric before and after: no before of a run that was only validated, no after of one that diverged."""
     values = series(job).get(metric, [])
-    job.before = next((value for step, value in values[:-1] if step == 0), None)
-    job.after = values[-1][1] if values else None
+    before = next((value for step, value in values[:-1] if step == 0), math.nan)
+    job.before = before if math.isfinite(before) else None
+    job.after = values[-1][1] if values and math.isfinite(values[-1][1]) else None
 
 
 def with_rows(jobs: list[Job]) -> str | None:
@@ -180,8 +179,8 @@ def with_rows(jobs: list[Job]) -> str | None:
         if not files:
             return None
         try:
-            after = reading.read(files[-1])[0]
-            before = reading.read(files[0])[0] if job.before is not None else None
+            after = slim(reading.read(files[-1])[0])
+            before = slim(reading.read(files[0])[0]) if job.before is not None else None
         except (Mistake, OSError):
             return None
         pairs.append((before, after))
@@ -192,6 +191,14 @@ def with_rows(jobs: list[Job]) -> str | None:
     for job, rows in zip(counted, pairs, strict=True):
         job.rows = rows
     return metric
+
+
+def slim(answers: Answers) -> Answers:
+    """The same without the answers' texts, and with one copy of each question: a sweep has many jobs."""
+    for row in answers.rows:
+        row.text = ""
+        row.prompt, row.question, row.truth = map(sys.intern, (row.prompt, row.question, row.truth))
+    return answers
 
 
 def grader(job: Job, metric: str | None) -> str:

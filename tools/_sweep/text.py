@@ -1,5 +1,6 @@
 """The tables of a sweep: on the terminal, and on the page."""
 
+from launcher.sweep import command, is_one
 from preflight.mistakes import near
 from preflight.tables import Titled as Table
 from tools._compare.statistics import Estimate
@@ -8,6 +9,8 @@ from tools._sweep.figures import Found, Setting, short
 from tools._sweep.reading import OK, Job
 
 MARK = "*"
+LONGEST = 16  # characters of a setting's name in a head
+MOST_LINES = 8  # jobs that ended alike
 
 
 def value(one: Estimate | None, sign: str = "") -> str:
@@ -25,6 +28,7 @@ def settings(found: Found) -> Table:
     sweep, all_of_them = found.sweep, found.settings
     keys, several = short(sweep.varied), len(all_of_them) > 1
     first = all_of_them[found.first].name if found.first is not None else ""
+    first = first if len(first) <= LONGEST else "the first"
     columns: dict[str, list[str]] = {
         "": [MARK if i == found.best else "" for i in range(len(all_of_them))]
     }
@@ -94,14 +98,23 @@ def label(job: Job) -> str:
 
 
 def unfinished(found: Found) -> list[str]:
-    """A line for each job that has no figure because of how it ended."""
-    lines = []
+    """A line for each job that has no figure because of how it ended; one for many that ended alike."""
+    states: dict[str, list[Job]] = {}
     for job in found.sweep.jobs:
-        if job.state != OK:
-            where = f": {near(job.folder / 'log.txt')}" if job.folder else ""
-            lines.append(f"{job.state}: {label(job)}{where}")
-        elif job.after is None:
-            lines.append(f"no figure: {label(job)}")
+        if not job.counts:
+            states.setdefault("no figure" if job.state == OK else job.state, []).append(job)
+    lines = []
+    for state, jobs in states.items():
+        if len(jobs) > MOST_LINES:
+            lines.append(
+                f"{state}: {len(jobs)} jobs ({', '.join(str(job.number) for job in jobs)})"
+            )
+            continue
+        for job in jobs:
+            where = f": {near(job.folder / 'log.txt')}" if job.folder and job.state != OK else ""
+            lines.append(f"{state}: {label(job)}{where}")
+    if any(job.state != OK for job in found.sweep.jobs):
+        lines += [f"go on: {command(folder)}" for folder in found.sweep.folders if is_one(folder)]
     return lines
 
 
