@@ -6,6 +6,7 @@
     python launch.py --cfg job          the whole config, without running anything
     python launch.py -m algo=grpo,rloo  one job after another, each in its own process and folder
     python launch.py resume=RUN         go on with a run from its last checkpoint, or with a sweep
+    python launch.py ... cluster=slurm  hand it to a cluster; `python launch.py status` shows how it is
     python launch.py --from-script F    the command for a shell script of verl (- reads standard input)
 
 Any key of verl can be set as well: `actor_rollout_ref.actor.optim.lr=1e-6`.
@@ -22,8 +23,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from launcher import ends, folders, results, resume, sweep
-from preflight import names, prepare, resolvers, reward_keys
+from launcher import clusters, ends, folders, results, resume, sweep
+from preflight import cluster, names, prepare, resolvers, reward_keys
 from preflight.mistakes import Mistake, near
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `start`, which prints a line or two
@@ -53,6 +54,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
     if sweep.has_ended(run_dir, heading):
         ended[-1].code = 0
         return
+    clusters.refuse_second(run_dir)
     past, composed = resume.past(run_dir, sweep.asked(run_dir) or asked), config.copy()
     reward_keys.gather(config, HydraConfig.get().overrides.task)
     config = past.go_on(config) if past else config
@@ -66,6 +68,10 @@ def run(config: DictConfig, run_dir: Path) -> None:
         OmegaConf.save(config, run_dir / resume.RESOLVED)
         print(heading, flush=True)
         print(past.report() if past else "", end="", flush=True)
+        if not cluster.begins_here(config):
+            clusters.hand_over(config, run_dir)
+            ended[-1].code = 0
+            return
         attempt = results.Attempt(run_dir, sys.argv, config, expected)
         memory = supervisor.Memory()
         try:
@@ -84,6 +90,10 @@ def start(argv: list[str]) -> int:
     if "--help" in argv or "-h" in argv:
         print(__doc__ + "\n" + names.describe())
         return 0
+    if argv[:1] == ["status"]:
+        from tools import status
+
+        return status.main(argv[1:])
     global asked
     folders.note_new_ones()
     ends.heed()
@@ -97,7 +107,9 @@ def start(argv: list[str]) -> int:
             return 0
         sys.argv[1:] = resume.arguments(argv)
         job()
-        if names.MULTIRUN.intersection(argv):
+        if clusters.handed:
+            print(clusters.submit())
+        elif names.MULTIRUN.intersection(argv):
             from tools.sweep import of_ended
 
             print(f"\n{of_ended(ended)}")

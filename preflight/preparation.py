@@ -7,7 +7,7 @@ from itertools import islice
 
 from omegaconf import DictConfig
 
-from preflight import checks
+from preflight import checks, cluster
 from preflight.checks import Check, Finding, Note
 from preflight.checks.values import check_values
 from preflight.memory.fit import choose
@@ -16,6 +16,7 @@ from preflight.mistakes import MAX_LINES, Mistake
 from preflight.models import UnknownModel
 
 LEFT_OUT = Note("left out by lab.preflight.skip")
+ON_THE_NODE = Note("checked when the cluster's job begins")
 
 
 class Preparation:
@@ -62,6 +63,9 @@ class Preparation:
                 if name in skip:
                     yield Finding(name, LEFT_OUT, 0.0)
                     continue
+                if getattr(check, "of_the_node", False) and not cluster.begins_here(self.config):
+                    yield Finding(name, ON_THE_NODE, 0.0)
+                    continue
                 found = self.values if name == self.values.name else self.look(name, check)
                 yield found
                 if found.is_last:
@@ -69,11 +73,16 @@ class Preparation:
 
     def complaints(self) -> Iterator[str]:
         """What is wrong, by the checks that run before every run; meanwhile their notes are collected."""
+        left: list[str] = []
         for found in self.findings(checks.DEFAULT):
             if found.is_wrong:
                 yield found.message
+            elif found.message == ON_THE_NODE:
+                left.append(found.name.removeprefix("check_"))
             elif found.message and found.message != LEFT_OUT:
                 self.notes.append(found.message)
+        if left:
+            self.notes.append(f"{ON_THE_NODE}: {', '.join(left)}")
 
     def refuse(self) -> None:
         """Raises Mistake with the first complaints, at most three lines; nothing if there are none."""

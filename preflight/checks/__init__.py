@@ -24,7 +24,7 @@ DEFAULT = (
     "limits", "repetition",  # what goes together
     "reward_options", "reward_model",
     "batch", "micro_batch", "parallel",  # numbers that must divide
-    "machine", "ray",  # what this machine has
+    "cluster", "machine", "ray",  # what this machine has, or a cluster
     "memory",  # what fits into it
     "columns", "prompts", "rows", "first_answers",  # the data itself
 )  # fmt: skip
@@ -60,6 +60,12 @@ def applies_to(*conditions: Callable[[DictConfig], bool]) -> Callable[[Check], C
         return conditional
 
     return decorate
+
+
+def of_the_node(check: Check) -> Check:
+    """A check of the machine that the run is on. Where a cluster's job begins the run, it is made when that begins."""
+    check.of_the_node = True  # type: ignore[attr-defined]
+    return check
 
 
 def checks(modules: tuple[str, ...] = DEFAULT) -> dict[str, Check]:

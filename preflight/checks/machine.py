@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from packaging.requirements import Requirement
 
 from preflight import machine
-from preflight.checks import applies_to
+from preflight.checks import applies_to, of_the_node
 from preflight.facts import is_rl, is_sft, model_key
 
 VERL = "0.9.1"
@@ -86,6 +86,7 @@ def check_loggers(config: DictConfig) -> str | None:
     return None
 
 
+@of_the_node
 def check_flash_attention(config: DictConfig) -> str | None:
     """The profiles of large GPUs pack sequences with flash-attn, which verl[vllm] doesn't install."""
     if config.lab.hw.attention == "flash_attention_2" and not has("flash_attn"):
@@ -97,6 +98,7 @@ def check_flash_attention(config: DictConfig) -> str | None:
     return None
 
 
+@of_the_node
 def check_gpus(config: DictConfig) -> str | None:
     """The GPUs of the profile. A cluster that is only attached to is not looked at."""
     if config.lab.hw.device != "cuda" or OmegaConf.select(config, "ray_kwargs.ray_init.address"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from preflight.checks import applies_to
+from preflight.checks import applies_to, of_the_node
 from preflight.engines import workers
 from preflight.facts import is_rl
 from preflight.models import trained
@@ -47,6 +47,7 @@ def reaches(host: str, port: int) -> bool:
         return False
 
 
+@of_the_node
 def check_ray_address(config: DictConfig) -> str | None:
     """A cluster that is named can be reached."""
     named = address(config)
@@ -76,6 +77,7 @@ def check_ray_gpus(config: DictConfig) -> str | None:
     return None
 
 
+@of_the_node
 @applies_to(starts_ray)
 def check_ray_nodes(config: DictConfig) -> str | None:
     """More than this machine."""
@@ -95,6 +97,7 @@ def cpus_of_ray() -> int:
     return count
 
 
+@of_the_node
 @applies_to(starts_ray)
 def check_ray_cpus(config: DictConfig) -> str | None:
     """verl waits for ever for CPUs that Ray doesn't have; the number is only a count."""
@@ -111,6 +114,7 @@ def check_ray_cpus(config: DictConfig) -> str | None:
     return None
 
 
+@of_the_node
 @applies_to(starts_ray)
 def check_open_files(config: DictConfig) -> str | None:
     """Ray raises its own limit as far as it may."""
@@ -121,6 +125,7 @@ def check_open_files(config: DictConfig) -> str | None:
     return None
 
 
+@of_the_node
 @applies_to(starts_ray)
 def check_shared_memory(config: DictConfig) -> str | None:
     """Room in /dev/shm: on a CPU new weights reach vLLM through it, and NCCL talks there."""
@@ -155,6 +160,7 @@ def own_address() -> str:
         return "127.0.0.1"
 
 
+@of_the_node
 def check_loopback(config: DictConfig) -> str | None:
     """All processes talk over TCP, at ports that the system gives: this machine must reach itself."""
     for host in ("localhost", own_address()) if is_rl(config) else ("localhost",):

@@ -1,0 +1,97 @@
+"""A Ray cluster that a run joins: whether its nodes are there, and whether each sees the files that the run reads.
+
+    python -m preflight.nodes HOST:PORT --nodes 2 --gpus 8 --wait 60 FILE...
+
+A process of its own, because Ray is started in it. Prints what is missing, a line each; the exit status is 1 then.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterable
+
+LOOK_S = 2.0
+ANSWER_S = 60  # until a node has answered
+
+
+def unseen(files: list[str]) -> list[str]:
+    """Those that are not there; runs on each node."""
+    return [file for file in files if not os.path.exists(file)]
+
+
+def alive(gpus: int) -> list[dict]:
+    """The nodes with so many GPUs or more, as Ray describes them."""
+    import ray
+
+    return [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("GPU", 0) >= gpus]
+
+
+def complaints(nodes: int, gpus: int, wait_s: float, files: list[str]) -> Iterable[str]:
+    """What is missing, of a Ray that this process has joined.
+
+    Args:
+        nodes: so many are needed,
+        gpus: and of each so many.
+        wait_s: so long nodes may take to come.
+        files: that each must see, by absolute paths.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    deadline = time.monotonic() + wait_s
+    while len(found := alive(gpus)) < nodes and time.monotonic() < deadline:
+        time.sleep(LOOK_S)
+    if len(found) < nodes:
+        yield (f"the Ray cluster has {len(found)} nodes with {gpus} GPUs or more, and the run needs {nodes}"
+               " (lab.hw.nodes, lab.hw.gpus_per_node).")  # fmt: skip
+        return
+    if not files:
+        return
+    look = ray.remote(num_cpus=0, max_retries=0)(unseen)
+    asked = {}
+    for node in found:
+        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        asked[node["NodeManagerAddress"]] = look.options(scheduling_strategy=strategy).remote(files)
+    for address, answer in asked.items():
+        try:
+            missing = ray.get(answer, timeout=ANSWER_S)
+        except Exception as error:  # whatever a node dies of
+            yield f"node {address} of the Ray cluster doesn't answer ({type(error).__name__})."
+            continue
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            yield (f"node {address} of the Ray cluster doesn't see {missing[0]}{more}: put it there at the same path,"
+                   " or into a folder that all nodes share.")  # fmt: skip
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("address")
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--gpus", type=int, default=0)
+    parser.add_argument("--wait", type=float, default=0.0, help="seconds that nodes may take")
+    parser.add_argument("files", nargs="*")
+    args = parser.parse_args()
+    import ray
+
+    deadline = time.monotonic() + args.wait
+    while True:  # its head may still be on its way
+        try:
+            ray.init(args.address, log_to_driver=False, logging_level="ERROR")
+            break
+        except ConnectionError as error:
+            if time.monotonic() > deadline:
+                print(f"the Ray at {args.address} can't be joined: {' '.join(str(error).split())}")
+                return 1
+            time.sleep(LOOK_S)
+    found = list(complaints(args.nodes, args.gpus, args.wait, args.files))
+    for line in found:
+        print(line)
+    ray.shutdown()
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
