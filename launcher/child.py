@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from launcher import supervisor
 from launcher.alerts import Watch
+from launcher.checkpoints import tracked
 from launcher.progress import Progress
 from preflight import names
 from preflight.facts import is_rl
@@ -56,6 +57,14 @@ def command(config: DictConfig, run_dir: Path, folder: str, python: str | None) 
     return [sys.executable, "-m", *entry]
 
 
+def all_made(config: DictConfig) -> bool:
+    """Whether a run of SFT and its like has made its steps: verl's trainer would make one more, with each start."""
+    steps, folder = config.trainer.total_training_steps, Path(config.trainer.default_local_dir)
+    if is_rl(config) or not steps or config.trainer.resume_mode != "auto":
+        return False
+    return (tracked(folder) or 0) >= steps
+
+
 def run(
     config: DictConfig,
     run_dir: Path,
@@ -66,6 +75,11 @@ def run(
 
     memory: gets what the run's processes take. watch: gets the metrics.
     """
+    if all_made(config):
+        print(
+            f"all {config.trainer.total_training_steps} steps are made: trainer.total_training_steps=N makes more"
+        )
+        return 0
     lab = config.lab
     shown = lab.trainer.kind, total_steps(config), lab.keep_best, lab.show_samples, watch
     return supervisor.run(

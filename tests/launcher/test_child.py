@@ -82,3 +82,22 @@ def test_the_environment_has_what_the_config_adds(made):
     _, _, env = made("+lab.env.MINE=3")
     assert env["MINE"] == "3" and env["VERL_PLATFORM"] == "cpu"
     assert env["PYTHONPATH"].split(":")[0] == str(child.ROOT)
+
+
+@pytest.mark.parametrize(("algo", "made"), [("sft", True), ("dpo", True), ("grpo", False)])
+def test_a_run_that_has_made_its_steps_makes_no_more(
+    composer, tmp_path, capsys, monkeypatch, algo, made
+):
+    """verl's SFT trainer makes a step before it looks; RL's looks first, and validates what it has."""
+    config = composer(
+        f"algo={algo}", "trainer.total_training_steps=8", f"trainer.default_local_dir={tmp_path}"
+    )
+    for step, done in (("7", False), ("8", made), ("9", made), ("", False)):
+        (tmp_path / "latest_checkpointed_iteration.txt").write_text(step)
+        assert child.all_made(config) == done
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("8")
+    monkeypatch.setattr(child.supervisor, "run", lambda *_, **__: 5)
+    assert child.run(config, tmp_path) == (0 if made else 5)
+    assert ("all 8 steps are made" in capsys.readouterr().out) == made
+    (tmp_path / "latest_checkpointed_iteration.txt").unlink()
+    assert not child.all_made(config)

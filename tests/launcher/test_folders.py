@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkpoints import save_step
 from helpers import ROOT, begin_without_verl, launch_without_verl
 
 from launcher.folders import LOCK, taken
@@ -182,10 +183,27 @@ def test_a_folder_of_checkpoints_is_one_runs(common, tmp_path):
     (tmp_path / "runs/wait").unlink()
     assert first.wait(timeout=120) == 0, first.communicate()
     first.communicate()
-    (tmp_path / "saved/global_step_5/actor").mkdir(parents=True)
+    save_step(tmp_path / "saved/global_step_5")
     (tmp_path / "saved/latest_checkpointed_iteration.txt").write_text("5")
     done = launch_without_verl(*common, where, f"hydra.run.dir={tmp_path}/2")
     assert done.returncode == 2 and "checkpoints of another run (global_step_5)" in done.stderr
     assert not (tmp_path / "2").exists()
     done = launch_without_verl(f"resume={tmp_path}/runs/1")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_that_has_not_ended_is_not_gone_on_with(common, tmp_path):
+    folder = tmp_path / "run"
+    (tmp_path / "wait").touch()
+    alive = begin_without_verl(*common, f"hydra.run.dir={folder}")
+    while alive.poll() is None and not (folder / "run.json").exists():
+        time.sleep(0.05)
+    record = (folder / "run.json").read_bytes()
+    for words in (["trainer.total_training_steps=3"], ["trainer.resume_mode=disable"]):
+        done = launch_without_verl(f"resume={folder}", *words)
+        assert done.returncode == 2 and "has not ended" in done.stderr, done.stdout + done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert (folder / "run.json").read_bytes() == record and not (folder / "attempts").exists()
+    (tmp_path / "wait").unlink()
+    assert alive.wait(timeout=120) == 0
+    assert launch_without_verl(f"resume={folder}").returncode == 0
