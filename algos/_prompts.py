@@ -34,12 +34,18 @@ def share(rows: int, size: int, number: int, seed: int) -> list[int]:
     return list(itertools.islice(order, (number - 1) * size, number * size))
 
 
-def write(folder: Path, asked: dict[str, tuple[pa.Table, int]]) -> dict:
+def round_seed(seed: int, number: int) -> int:
+    """The seed of the answers of round `number`: a round is a run of its own, and must not draw what another drew."""
+    return random.Random(f"answers {seed} {number}").randrange(2**31)
+
+
+def write(folder: Path, asked: dict[str, tuple[pa.Table, int]], seed: int) -> dict:
     """Write what to sample; returns what that changes in the config of trainer=rl.
 
     Args:
         folder: of the job.
         asked: prompts, and answers to each, by kind.
+        seed: of the answers.
     """
     tables = []
     for kind, (rows, n) in asked.items():
@@ -58,7 +64,7 @@ def write(folder: Path, asked: dict[str, tuple[pa.Table, int]]) -> dict:
         | {"train_max_samples": -1, "val_max_samples": -1, "train_batch_size": workers},
         "trainer": {"val_before_train": True, "val_only": True, "total_training_steps": 1},
         "actor_rollout_ref": {
-            "rollout": {"val_kwargs": {"n": 1}, "agent": manager},
+            "rollout": {"val_kwargs": {"n": 1}, "agent": manager, "seed": seed},
             "actor": {"ppo_mini_batch_size": "${data.train_batch_size}"},
         },
     }

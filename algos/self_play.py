@@ -75,7 +75,7 @@ class SelfPlay:
         if not stages.finished(folder):
             what = {"train": "{1} answers to each of {0} prompts", "val": "validation on {0}"}
             each = [what[kind].format(len(rows), n) for kind, (rows, n) in asked.items()]
-            changes = _prompts.write(folder, asked)
+            changes = _prompts.write(folder, asked, _prompts.round_seed(config.lab.seed, t))
             self.run_stage(t, folder, "self_play", ", ".join(each), self.raw, changes)
         answers = _samples.read(folder)
         _samples.save(answers["train"], self.dir / f"rollouts/{t}.jsonl")

@@ -20,12 +20,12 @@ import argparse
 import os
 import sys
 import time
-import zlib
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 from launcher.results import PACKAGES, git_revision, version
+from plugins.rollout.samples import seed_of
 from preflight import resolvers, tables
 from preflight.mistakes import Mistake
 from tools import Parser, guarded
@@ -113,11 +113,6 @@ class Evaluation:
             "template": self.args.template,
             "rewards": {name: settings.identity(subject) for name, subject in self.rewards},
         }  # fmt: skip
-
-
-def seed_of(seed: int, row: int, sample: int) -> int:
-    """Of one answer: it does not depend on what else is asked, or when."""
-    return zlib.crc32(f"{seed} {row} {sample}".encode())
 
 
 def ask(work: Evaluation, model: Model, store: Store) -> None:

@@ -36,9 +36,14 @@ def make_uid(partition: str, step: int, number: int) -> str:
     return f"{partition}-{step:06d}-{number:06d}"
 
 
+def seed_of(*parts: int | str) -> int:
+    """A seed from 0 to 2**32 - 1 that comes of these alone: the same in each process."""
+    return zlib.crc32(" ".join(map(str, parts)).encode())
+
+
 def answer_seed(seed: int, uid: str, session: int, validate: bool) -> int:
-    """Of all that one answer draws, from 0 to 2**32 - 1."""
-    return zlib.crc32(f"{seed} {'val' if validate else 'train'} {uid} {session}".encode())
+    """Of all that one answer draws."""
+    return seed_of(seed, "val" if validate else "train", uid, session)
 
 
 def seed_request(params: dict, prompt_ids: Iterable[int]) -> dict:

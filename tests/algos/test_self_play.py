@@ -66,6 +66,10 @@ def test_rounds_share_out_the_prompts():
     assert flat[:10] != flat[10:]
     assert rounds == [_prompts.share(10, 4, t, seed=0) for t in range(1, 6)]
     assert rounds[0] != _prompts.share(10, 4, 1, seed=1)
+    seeds = {_prompts.round_seed(seed, t) for seed in range(4) for t in range(8)}
+    assert (
+        len(seeds) == 32
+    )  # no round draws what another one drew, of this run or of one with another seed
 
 
 def test_a_limit_takes_the_rows_that_verl_takes(tmp_path, tiny_model):
@@ -99,7 +103,8 @@ def test_answers_find_back_to_their_prompts(tmp_path):
         "train": (rows_of("a", ["same", "same", "long"]), 2),
         "val": (rows_of("b", ["same"], db="x"), 1),
     }
-    changes = _prompts.write(folder, asked)
+    changes = _prompts.write(folder, asked, seed=5)
+    assert changes["actor_rollout_ref"]["rollout"]["seed"] == 5
     written = pq.read_table(changes["data"]["val_files"]).to_pylist()
     assert [row["row_id"] for row in written] == [
         "train-0-0", "train-0-1", "train-1-0", "train-1-1", "train-2-0", "train-2-1", "val-0-0",
