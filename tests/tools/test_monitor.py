@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import random
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import pytest
 from helpers import ROOT, heed_ctrl_c
 from monitor_runs import make_run, metrics, write_lines
 
+from launcher.metrics import parse, read_metrics
 from tools import monitor
 from tools._monitor.answers import advantages, read
 from tools._monitor.metrics import Metrics, sections, thinned
@@ -265,6 +267,26 @@ def server_answers(server, step):
     return server.ask("answers", run="a/one", step=step)["answers"]
 
 
+def test_the_monitor_reads_the_steps_that_all_others_read(tmp_path):
+    """Starts that go on from where they were saved, drawn at random: as launcher/metrics.py reads the file."""
+    draw = random.Random(0)
+    lines, step = [], 0
+    for _ in range(200):
+        step = draw.randrange(step + 1) if draw.random() < 0.2 else step + 1
+        data = {name: float(len(lines)) for name in ("x", "y", "val") if draw.random() < 0.7}
+        lines.append(json.dumps({"step": step, "data": data}))
+        if len(lines) % 10 == 0:
+            (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+            metrics = Metrics()
+            for line in lines:
+                metrics.add(*parse(line))
+            known = read_metrics(tmp_path / "metrics.jsonl")
+            assert metrics.order == sorted(known)
+            for name in ("x", "y", "val"):
+                series = [(s, m[name]) for s, m in sorted(known.items()) if name in m]
+                assert metrics.series(name) == series
+
+
 def test_a_step_that_is_run_again_counts_as_run_last(serve, two):
     server = serve(two)
     with open(two / "a/one/metrics.jsonl", "a") as file:
@@ -276,7 +298,7 @@ def test_a_step_that_is_run_again_counts_as_run_last(serve, two):
         return dict(zip(series["x"], series["y"], strict=True))
 
     server.wait(lambda: ys()[10] == 77.0)
-    assert list(ys()) == list(range(1, 21))
+    assert list(ys()) == list(range(1, 11))  # the run goes on from there
 
 
 def test_another_file_in_the_place_of_the_metrics(serve, two):
@@ -420,8 +442,6 @@ def test_a_thinned_curve_keeps_its_ends_and_its_spikes():
 
 
 def test_every_metric_stands_in_one_section():
-    import random
-
     names = set(metrics(1, random.Random(0))) | {"val/loss", "train/loss", "odd"}
     placed = [name for _, members in sections(names) for name in members]
     assert sorted(placed) == sorted(names)
@@ -430,8 +450,8 @@ def test_every_metric_stands_in_one_section():
 def test_metrics_that_come_late_have_no_value_before():
     kept = Metrics()
     kept.add(1, {"a": 1.0})
-    kept.add(3, {"a": 3.0, "b": 7.0})
     kept.add(2, {"a": 2.0})
+    kept.add(3, {"a": 3.0, "b": 7.0})
     assert kept.series("a") == [(1, 1.0), (2, 2.0), (3, 3.0)] and kept.series("b") == [(3, 7.0)]
     assert (
         kept.last("a") == 3.0

@@ -3,7 +3,6 @@
 import math
 import re
 from array import array
-from bisect import insort
 from typing import NamedTuple
 
 NO_VALUE = math.nan
@@ -48,19 +47,24 @@ def sections(names: set[str]) -> list[tuple[str, list[str]]]:
 
 
 class Metrics:
-    """All metrics of all steps. A step that was run twice (crash, resume) counts as run last."""
+    """All metrics of all steps, each step once, as launcher/metrics.py reads them: the last time counts, and what came
+    after a step that is made again is no part of the run any more."""
 
     def __init__(self) -> None:
         self.row: dict[int, int] = {}  # step → place in each column
+        self.rows = 0  # places that were given
         self.columns: dict[str, array] = {}
         self.order: list[int] = []  # the steps, sorted
 
     def add(self, step: int, values: dict) -> None:
         """One line of metrics.jsonl."""
+        while self.order and self.order[-1] > step:
+            del self.row[self.order.pop()]
         row = self.row.get(step)
         if row is None:
-            row = self.row[step] = len(self.row)
-            insort(self.order, step)
+            row = self.row[step] = self.rows
+            self.rows += 1
+            self.order.append(step)
         columns = self.columns
         for name, value in values.items():
             if type(value) is int:
@@ -84,8 +88,8 @@ class Metrics:
     def column(self, name: str | None) -> array | None:
         """A value for each row, nan where there is none."""
         column = self.columns.get(name) if name else None
-        if column is not None and len(column) < len(self.row):
-            column.extend([NO_VALUE] * (len(self.row) - len(column)))
+        if column is not None and len(column) < self.rows:
+            column.extend([NO_VALUE] * (self.rows - len(column)))
         return column
 
     @property
