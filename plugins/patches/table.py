@@ -17,6 +17,7 @@ from plugins.patches import (
     repeat,
     reward_infos,
     sentinels,
+    sockets,
     verl,
 )
 
@@ -69,6 +70,9 @@ PATCHES: dict[str, list[Callable]] = {
     ],
     "verl.workers.engine_workers": [
         sentinels.log_changed_weights,  # ... as actor/weights_changed
+    ],
+    "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer": [
+        sockets.own_socket,  # two runs at once: each vLLM gets its own trainer's weights
     ],
     "verl.workers.rollout.vllm_rollout.vllm_async_server": [
         verl.generate_many,  # many prompts in one call

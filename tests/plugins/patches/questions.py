@@ -257,6 +257,19 @@ def pinned_memory():
     return asked
 
 
+def weight_sockets():
+    """Where both ends of a transfer of weights meet, for the name that verl gives them, in a run with a TMPDIR."""
+    import tempfile
+
+    from verl.workers.rollout.vllm_rollout import bucketed_weight_transfer as transfer
+
+    name = "ipc:///tmp/rl-colocate-zmq-01000000-replica-0-rank-0.sock"
+    before, tempfile.tempdir = tempfile.tempdir, "/own"
+    ends = transfer.BucketedWeightSender(name), transfer.BucketedWeightReceiver(name, "cpu")
+    tempfile.tempdir = before
+    return [end.zmq_handle for end in ends]
+
+
 def server_methods():
     """Whether the rollout server takes many prompts in one call, and what it then answers."""
     import asyncio
@@ -379,7 +392,7 @@ QUESTIONS = [
     process_group, vllm, missing, value_model, value_models_name, value_models_adapter, saved_adapter,
     metrics_file, loggers, step_time, log_probs_float32, log_probs_bfloat16,
     log_probs_of_nothing, poll, sft_order, platform,
-    pinned_memory, server_methods, reward_parts, dumped, nothing_graded, gdpo, otb, remax, validation,
+    pinned_memory, server_methods, weight_sockets, reward_parts, dumped, nothing_graded, gdpo, otb, remax, validation,
     *questions_checkpoints.QUESTIONS, *questions_order.QUESTIONS,
 ]  # fmt: skip
 
