@@ -29,6 +29,27 @@ def test_ctrl_c_stops_everything(start, tmp_path):
     assert json.loads((tmp_path / "run/run.json").read_text())["attempts"][0]["exit"] == 130
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGHUP, 129)])
+def test_a_run_ends_with_its_launcher(start, tmp_path, number, status):
+    """Killed, or with its terminal: torchrun and its workers see nothing of either."""
+    before = leftovers()
+    process = start("algo=sft", "trainer.total_training_steps=100000")
+    deadline = time.time() + 120
+    while not read_metrics(tmp_path / "run/metrics.jsonl"):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.2)
+    assert leftovers() > before
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == status
+    deadline = time.time() + 20
+    while leftovers() > before and time.time() < deadline:
+        time.sleep(0.2)
+    assert leftovers() <= before, leftovers() - before
+    attempt = json.loads((tmp_path / "run/run.json").read_text())["attempts"][0]
+    assert attempt["exit"] == (None if number == signal.SIGKILL else 129)
+
+
 def test_a_crash_gives_the_last_error_and_the_whole_log(run, tmp_path):
     reward = tmp_path / "broken.py"
     # It breaks in the workers of Ray alone: where it breaks in the checks, the run is refused.
