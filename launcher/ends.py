@@ -1,9 +1,12 @@
 """The signals that end a run: Ctrl-C, SIGTERM (a scheduler, `kill`), SIGHUP (its terminal was closed)."""
 
 import contextlib
+import ctypes
 import signal
+import sys
 from collections.abc import Iterator
 
+PR_SET_PDEATHSIG = 1
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -35,6 +38,12 @@ def heed() -> None:
 def status(stop: KeyboardInterrupt) -> int:
     """The exit status that a shell gives to a process that this has ended."""
     return 128 + (stop.number if isinstance(stop, Ended) else signal.SIGINT)
+
+
+def go_with_parent() -> None:
+    """For preexec_fn: SIGTERM for the process when the one that starts it has ended. Linux alone can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from launcher import ends
 from launcher.results import STAGE, EndedJob, jobs_table, next_commands
 from launcher.stages import finished
 from preflight import names, prepare, resolvers
@@ -79,12 +80,14 @@ class Stage:
         where = f"resume={self.folder}" if begun else f"hydra.run.dir={names.quoted(self.folder)}"
         model = [f"lab.model.path={names.quoted(policy)}"] if policy else []
         command = [sys.executable, str(LAUNCH), *self.overrides, *model, where]
-        process = subprocess.Popen(command, env=os.environ | {STAGE: "1"})
+        process = subprocess.Popen(
+            command, env=os.environ | {STAGE: "1"}, preexec_fn=ends.go_with_parent
+        )
         while True:
             try:
                 return process.wait()
-            except KeyboardInterrupt:  # the run has had it, too, and ends what it has started
-                continue
+            except ends.Ended as stop:  # the run ends what it has started
+                process.send_signal(stop.number)
 
 
 def plan(given: list[str], folder: Path) -> list[Stage]:
@@ -153,6 +156,7 @@ def main(argv: list[str]) -> int:
     except Mistake as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return 2
+    ends.heed()
     return run(stages)
 
 

@@ -1,12 +1,13 @@
 """Stages: what each is told, and mistakes before the first one starts. Real ones: test_runs_presets.py."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, heed_ctrl_c
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from preflight import resolvers
@@ -49,7 +50,7 @@ def test_later_stages_need_no_model_of_their_own(tmp_path, data):
     """They begin with that of the stage before, which isn't there yet."""
     nowhere = f"lab.model.path={tmp_path}/nowhere"
     assert len(plan(["sft", "dpo", data[0], f"sft:{data[1]}"], tmp_path)) == 2
-    with pytest.raises(Mistake, match="stage sft: .*nowhere"):
+    with pytest.raises(Mistake, match=r"stage sft: .*nowhere"):
         plan(["sft", "dpo", data[0], nowhere], tmp_path)
 
 
@@ -119,3 +120,52 @@ def test_a_folder_of_any_name(tmp_path, data, monkeypatch):
     read = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(asked)}
     assert read["hydra.run.dir"] == str(folder / "2_grpo")
     assert read["lab.model.path"] == str(folder / "1_sft")
+
+
+RUN = """
+import sys, time
+from pathlib import Path
+from launcher import ends
+ends.heed()
+try:
+    print("ready", flush=True)
+    time.sleep(100)
+except KeyboardInterrupt as stop:
+    time.sleep(0.5)
+    Path(__file__).with_suffix(".ended").write_text(str(ends.status(stop)))
+    sys.exit(ends.status(stop))
+"""
+PIPELINE = """
+import sys
+from pathlib import Path
+from launcher import ends
+from tools import pipeline
+pipeline.LAUNCH = sys.argv[1]
+ends.heed()
+stage = object.__new__(pipeline.Stage)
+stage.folder, stage.overrides = Path(sys.argv[1]).parent / "none", []
+sys.exit(stage.run(None))
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="Linux alone tells a process of its parent's end"
+)
+@pytest.mark.parametrize(
+    ("number", "status", "of_run"),
+    [(signal.SIGTERM, 143, 143), (signal.SIGINT, 130, 130), (signal.SIGHUP, 129, 129), (signal.SIGKILL, -9, 143)],
+)  # fmt: skip
+def test_a_stage_ends_with_its_pipeline(tmp_path, number, status, of_run):
+    launch = tmp_path / "launch.py"
+    launch.write_text(RUN)
+    command = [sys.executable, "-c", PIPELINE, launch]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    process.communicate(
+        timeout=30
+    )  # until the run has ended, too: it has the other end of the pipe
+    assert process.returncode == status
+    assert (tmp_path / "launch.ended").read_text() == str(of_run)
