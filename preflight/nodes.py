@@ -1,6 +1,6 @@
 """A Ray cluster that a run joins: whether its nodes are there, and whether each sees the files that the run reads.
 
-    python -m preflight.nodes HOST:PORT --nodes 2 --gpus 8 --wait 60 FILE...
+    python -m preflight.nodes HOST:PORT --nodes 2 --gpus 8 --wait 60 --files FILE...
 
 A process of its own, because Ray is started in it. Prints what is missing, a line each; the exit status is 1 then.
 """
@@ -11,8 +11,25 @@ import sys
 import time
 from collections.abc import Iterable
 
+from omegaconf import DictConfig, OmegaConf
+
+from preflight.facts import named_files
+from preflight.models import trained
+
 LOOK_S = 2.0
 ANSWER_S = 60  # until a node has answered
+
+
+def needed(config: DictConfig) -> list[str]:
+    """What each node reads, by absolute paths: the model, the data with its databases, the reward's file; no hub id."""
+    named = [
+        trained(config),
+        *named_files(config),
+        OmegaConf.select(config, "lab.dataset.dir"),
+        OmegaConf.select(config, "reward.custom_reward_function.path"),
+    ]
+    there = [os.path.abspath(name) for name in named if name and os.path.exists(name)]
+    return list(dict.fromkeys(there))
 
 
 def unseen(files: list[str]) -> list[str]:
@@ -49,11 +66,12 @@ def complaints(nodes: int, gpus: int, wait_s: float, files: list[str]) -> Iterab
     if not files:
         return
     look = ray.remote(num_cpus=0, max_retries=0)(unseen)
-    asked = {}
+    asked = []
     for node in found:
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        asked[node["NodeManagerAddress"]] = look.options(scheduling_strategy=strategy).remote(files)
-    for address, answer in asked.items():
+        answer = look.options(scheduling_strategy=strategy).remote(files)
+        asked.append((node["NodeManagerAddress"], answer))
+    for address, answer in asked:
         try:
             missing = ray.get(answer, timeout=ANSWER_S)
         except Exception as error:  # whatever a node dies of
@@ -72,7 +90,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--wait", type=float, default=0.0, help="seconds that nodes may take")
-    parser.add_argument("files", nargs="*")
+    parser.add_argument("--files", nargs="*", default=[], help="that each node must see")
     args = parser.parse_args()
     import ray
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig
 
 from launcher import clusters, folders
+from preflight import nodes
 from preflight.facts import is_rl
 from preflight.mistakes import Mistake, near
 
@@ -76,6 +77,7 @@ def script(runs: Sequence[clusters.Handed], place: Path, is_array: bool) -> str:
     own = [folders.of_checkpoints(run.config, run.run_dir) for run in runs]
     checkpoints = [folder for folder in own if folder]
     srun, before = container_words(config, [ROOT, Path.cwd(), place, Path("/tmp"), *checkpoints])
+    files = [name for run in runs for name in nodes.needed(run.config)]
     step = ["srun", "--overlap", "--nodes=1", "--ntasks=1", *srun] if srun else []
     words = []
     if config.lab.hw.nodes > 1 and is_rl(config):
@@ -100,6 +102,8 @@ def script(runs: Sequence[clusters.Handed], place: Path, is_array: bool) -> str:
         launch=ROOT / "launch.py",
         nodes=config.lab.hw.nodes,
         requeue=config.lab.cluster.requeue,
+        gpus=config.lab.hw.gpus_per_node,
+        needed=[shlex.quote(name) for name in dict.fromkeys(files)],
         checkpoints=[shlex.quote(str(folder)) for folder in checkpoints],
     )
 
@@ -108,10 +112,8 @@ def alike(runs: Iterable[clusters.Handed]) -> list[list[clusters.Handed]]:
     """The runs in groups that ask for the same: the jobs of an array differ in nothing but their number."""
     found: dict[str, list[clusters.Handed]] = {}
     for run in runs:
-        nodes = run.config.lab.hw
-        asked = str(
-            (nodes.nodes, nodes.gpus_per_node, nodes.device, nodes.ray_cpus, run.config.lab.cluster)
-        )
+        hw = run.config.lab.hw
+        asked = str((hw.nodes, hw.gpus_per_node, hw.device, hw.ray_cpus, run.config.lab.cluster))
         found.setdefault(asked, []).append(run)
     return list(found.values())
 

@@ -1,0 +1,50 @@
+"""A look at the nodes of a Ray cluster that a run joins: two real ones, on this machine."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A Ray of two nodes with one logical GPU each; gives its address."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1})
+    made.add_node(num_cpus=1, num_gpus=1)
+    yield made.address
+    made.shutdown()
+
+
+def look(address: str, *words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "preflight.nodes", address, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_nodes_that_are_there_and_see_the_files(cluster, tmp_path):
+    done = look(cluster, "--nodes", "2", "--gpus", "1", "--files", str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+def test_files_that_no_node_sees_are_named(cluster, tmp_path):
+    done = look(
+        cluster, "--nodes", "2", "--files", str(tmp_path), "/nowhere/model", "/nowhere/data"
+    )
+    assert done.returncode == 1
+    assert done.stdout.count("doesn't see /nowhere/model and 1 more") == 2, done.stdout
+
+
+def test_too_few_nodes(cluster):
+    done = look(cluster, "--nodes", "3", "--gpus", "1")
+    assert (
+        done.returncode == 1
+        and "has 2 nodes with 1 GPUs or more, and the run needs 3" in done.stdout
+    )
+
+
+def test_nobody_is_there():
+    done = look("127.0.0.1:1")
+    assert done.returncode == 1 and "can't be joined" in done.stdout, done.stdout + done.stderr
