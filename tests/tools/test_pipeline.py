@@ -84,7 +84,7 @@ def test_what_is_done_is_not_repeated_and_a_failure_ends_it(tmp_path, data, monk
     asked = []
 
     class Failing:
-        def __init__(self, command, env):
+        def __init__(self, command, env, preexec_fn):
             assert env["LAB_STAGE"]  # it leaves it to the last stage to say what to do next
             asked.append(command)
 
@@ -109,7 +109,7 @@ def test_a_folder_of_any_name(tmp_path, data, monkeypatch):
     asked = []
 
     class Done:
-        def __init__(self, command, env):
+        def __init__(self, command, env, preexec_fn):
             asked.extend(command[2:])
 
         def wait(self):
