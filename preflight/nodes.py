@@ -7,6 +7,7 @@ A process of its own, because Ray is started in it. Prints what is missing, a li
 
 import argparse
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterable
@@ -83,6 +84,18 @@ def complaints(nodes: int, gpus: int, wait_s: float, files: list[str]) -> Iterab
                    " or into a folder that all nodes share.")  # fmt: skip
 
 
+def answers(address: str) -> bool:
+    """Whether somebody listens there; of another kind of address (auto) nobody knows."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return True
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), LOOK_S):
+            return True
+    except OSError:
+        return False
+
+
 def main() -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -95,15 +108,16 @@ def main() -> int:
     import ray
 
     deadline = time.monotonic() + args.wait
-    while True:  # its head may still be on its way
-        try:
-            ray.init(args.address, log_to_driver=False, logging_level="ERROR")
-            break
-        except ConnectionError as error:
-            if time.monotonic() > deadline:
-                print(f"the Ray at {args.address} can't be joined: {' '.join(str(error).split())}")
-                return 1
-            time.sleep(LOOK_S)
+    while not answers(args.address):  # ray.init itself would try for minutes
+        if time.monotonic() > deadline:
+            print(f"no Ray answers at {args.address}.")
+            return 1
+        time.sleep(LOOK_S)
+    try:
+        ray.init(args.address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError) as error:
+        print(f"the Ray at {args.address} can't be joined: {' '.join(str(error).split())}")
+        return 1
     found = list(complaints(args.nodes, args.gpus, args.wait, args.files))
     for line in found:
         print(line)

@@ -1,12 +1,15 @@
-"""What Ray, vLLM and torchrun need of the machine. A cluster that is only attached to is not looked at."""
+"""What Ray, vLLM and torchrun need: of the machine, or of a Ray cluster that the run joins."""
 
 import os
 import resource
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from preflight import nodes
 from preflight.checks import applies_to, of_the_node
 from preflight.engines import workers
 from preflight.facts import is_rl
@@ -18,6 +21,7 @@ FEWEST_FILES = 4096  # below it Ray warns of connection errors (ray/_private/wor
 SHM = Path("/dev/shm")
 NCCL_MIB = 512
 TIMEOUT_S = 3
+LOOK_S = 120  # at the nodes of a cluster
 
 
 def address(config: DictConfig) -> str | None:
@@ -30,6 +34,11 @@ def address(config: DictConfig) -> str | None:
 def starts_ray(config: DictConfig) -> bool:
     """Whether the run starts a Ray of its own."""
     return is_rl(config) and not address(config)
+
+
+def joins_ray(config: DictConfig) -> bool:
+    """Whether the run joins a Ray that is up."""
+    return address(config) is not None
 
 
 def own_gpus_of_reward_model(config: DictConfig) -> int:
@@ -75,6 +84,32 @@ def check_ray_gpus(config: DictConfig) -> str | None:
         return (f"trainer.n_gpus_per_node={config.trainer.n_gpus_per_node} (and the reward model's) need {want} GPUs,"
                 f" and Ray counts {count}: set lab.hw.gpus_per_node, which sets both.")  # fmt: skip
     return None
+
+
+@of_the_node
+@applies_to(joins_ray)
+def check_ray_cluster(config: DictConfig) -> str | None:
+    """A cluster that is named has the nodes, and each sees the files. The look takes a few seconds."""
+    if check_ray_address(config):
+        return None  # nobody answers there, which is told
+    hw = ["--nodes", str(config.trainer.nnodes), "--gpus", str(config.trainer.n_gpus_per_node)]
+    look = [
+        sys.executable,
+        "-m",
+        "preflight.nodes",
+        address(config),
+        *hw,
+        "--files",
+        *nodes.needed(config),
+    ]
+    try:
+        done = subprocess.run(look, capture_output=True, text=True, timeout=LOOK_S)
+    except subprocess.TimeoutExpired:
+        return f"{KEY}={address(config)} doesn't answer for {LOOK_S} s: is it a Ray cluster, and of this version?"
+    if done.returncode == 0:
+        return None
+    said = done.stdout.strip() or done.stderr.strip()
+    return said.splitlines()[-1] if said else f"{KEY}={address(config)} can't be joined."
 
 
 @of_the_node

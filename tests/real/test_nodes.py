@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from preflight.checks import ray
+
 pytestmark = pytest.mark.real
 
 
@@ -45,6 +47,16 @@ def test_too_few_nodes(cluster):
     )
 
 
+def test_a_run_is_refused_before_it_joins(cluster, composer, tiny_model, sql_demo):
+    words = ["hw=cpu", f"lab.model.path={tiny_model}", f"lab.dataset.dir={sql_demo}"]
+    config = composer(*words, f"ray_kwargs.ray_init.address={cluster}", "lab.hw.nodes=2")
+    assert ray.check_ray_cluster(config) is None
+    config.trainer.nnodes = 3
+    assert "has 2 nodes" in ray.check_ray_cluster(config)
+
+
 def test_nobody_is_there():
     done = look("127.0.0.1:1")
-    assert done.returncode == 1 and "can't be joined" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1 and "no Ray answers at 127.0.0.1:1" in done.stdout, (
+        done.stdout + done.stderr
+    )
