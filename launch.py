@@ -51,8 +51,8 @@ def run(config: DictConfig, run_dir: Path) -> None:
     from launcher import child, supervisor  # --cfg job doesn't wait for them
 
     heading = f"{sweep.heading(config.lab.name)} → {near(run_dir)}"
-    if sweep.has_ended(run_dir, heading):
-        ended[-1].code = 0
+    if sweep.has_ended(run_dir, heading) or sweep.is_spent(config.lab.sweep, heading):
+        ended[-1].code = sweep.exit_of(run_dir) or 0
         return
     clusters.refuse_second(run_dir)
     past, composed = resume.past(run_dir, sweep.asked(run_dir) or asked), config.copy()

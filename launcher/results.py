@@ -79,11 +79,10 @@ MACHINE = "the run's processes {:.1f} GiB (predicted: {:.1f})"
 
 @dataclass
 class EndedJob:
-    """A job that has ended, with this exit status; its overrides, where they are known (else its folder's count)."""
+    """A job that has ended, with this exit status."""
 
     run_dir: Path
     code: int
-    overrides: str | None = None
 
 
 class Attempt:
@@ -438,39 +437,25 @@ FIGURES = {  # columns of jobs_table: the metrics that fill them (launcher/progr
 }
 
 
-def jobs_table(jobs: list[EndedJob], best: bool = True) -> str:
-    """Several jobs: how each ended, its last figures, of those that a job has; * marks the best, where `best`."""
+def jobs_table(jobs: list[EndedJob]) -> str:
+    """Several jobs: how each ended, its last figures, of those that a job has."""
     rows: list[list[str]] = []
     figures: list[dict[str, float]] = []
-    values: dict[int, float] = {}  # row → what is best when it is largest
     for job in jobs:
         steps = sorted(read_metrics(job.run_dir / "metrics.jsonl").items())
-        last = {  # of each column the value of the last step that has one
+        figures.append({  # of each column the value of the last step that has one
             column: seen[-1]
             for column, pattern in FIGURES.items()
             if (seen := [v for _, m in steps if (v := pick(m, pattern)) is not None])
-        }
-        figures.append(last)
-        judged = [column for column in ("val acc", "val loss") if column in last]
-        if judged and job.code == 0:
-            values[len(rows)] = last[judged[0]] if judged[0] == "val acc" else -last["val loss"]
+        })  # fmt: skip
         file = job.run_dir / ".hydra" / "overrides.yaml"
-        overrides = job.overrides
-        if overrides is None:
-            overrides = " ".join(OmegaConf.load(file)) if file.exists() else ""
+        overrides = " ".join(OmegaConf.load(file)) if file.exists() else ""
         end = "ok" if job.code == 0 else f"exit {job.code}"
-        done = str(max(dict(steps), default=0))
-        rows.append(["", job.run_dir.name, done, end, overrides])
+        rows.append([job.run_dir.name, str(max(dict(steps), default=0)), end, overrides])
     shown = [column for column in FIGURES if any(column in last for last in figures)]
     for row, last in zip(rows, figures, strict=True):
-        row[3:3] = [f"{last[column]:.3f}" if column in last else "-" for column in shown]
-    heads = ["", "job", "steps", *shown, "end", "overrides"]
-    note = ""
-    if values and best:
-        first = max(values, key=lambda number: values[number])
-        rows[first][0] = "*"
-        note = f"\n\n* best validation: {near(jobs[first].run_dir)}"
-    return f"\n{tables.text(heads, rows)}{note}"
+        row[2:2] = [f"{last[column]:.3f}" if column in last else "-" for column in shown]
+    return f"\n{tables.text(['job', 'steps', *shown, 'end', 'overrides'], rows)}"
 
 
 if __name__ == "__main__":  # for a recipe whose runs leave it to the end

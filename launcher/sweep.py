@@ -16,9 +16,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from launcher import folders, results
+from launcher.metrics import read_metrics
+from launcher.stages import seconds
 from preflight import hydra_words, names
 from preflight.facts import STAGE
 from preflight.mistakes import Mistake, near
@@ -26,7 +28,7 @@ from preflight.mistakes import Mistake, near
 WORDS = "multirun.yaml"
 OVERRIDES, RECORD = ".hydra/overrides.yaml", "run.json"  # of a job
 OF_ONE_START = ("hydra.sweep.dir", "hydra.output_subdir", "hydra.mode", "hydra.run.dir")
-SEED = "lab.seed"
+SEED, BUDGET = "lab.seed", "lab.sweep."
 taken: list[Path] = []  # the folder of this process's sweep, with its lock
 goes_on: list[Path] = []  # the folder of a sweep that this start goes on with
 changed: list[str] = []  # words that it adds: then the jobs that have ended go on, too
@@ -61,7 +63,7 @@ def arguments(argv: list[str]) -> list[str]:
     saved = [word for word in words_of(folder) if hydra_words.key_of(word) not in given]
     take(folder.absolute())
     goes_on.append(folder.absolute())
-    changed.extend(more)
+    changed.extend(word for word in more if not hydra_words.key_of(word).startswith(BUDGET))
     multirun = [] if names.MULTIRUN.intersection(switches) else ["-m"]
     return [*multirun, *switches, *saved, f"hydra.sweep.dir={names.quoted(folder)}", *more]
 
@@ -180,6 +182,25 @@ def has_ended(run_dir: Path, heading: str) -> bool:
         return False
     print(f"{heading}: has ended well", flush=True)
     return True
+
+
+def is_spent(budget: DictConfig, heading: str) -> bool:
+    """Whether a sweep's jobs have made as many steps, or taken as many hours, as they all may; then it is told.
+
+    Args:
+        budget: `lab.sweep`; null: no limit. A job that has begun is never cut by it.
+    """
+    folder = folder_of_job()
+    if folder is None or (budget.budget_steps is None and budget.budget_hours is None):
+        return False
+    begun = [record.parent for record in folder.glob(f"*/{RECORD}")]
+    steps = sum(max(read_metrics(job / "metrics.jsonl"), default=0) for job in begun)
+    hours = sum(map(seconds, begun)) / 3600
+    for key, spent in (("budget_steps", steps), ("budget_hours", hours)):
+        if budget[key] is not None and spent >= budget[key]:
+            print(f"{heading}: not begun, lab.sweep.{key}={budget[key]} is spent", flush=True)
+            return True
+    return False
 
 
 def exit_of(run_dir: Path) -> int | None:

@@ -131,7 +131,7 @@ def run(stages: list[Stage]) -> int:
             break
         if not stage.makes:
             policy = stage.folder
-    print(jobs_table(jobs, best=False))
+    print(jobs_table(jobs))
     if not code:
         print("\n".join(["", *next_commands(stage.folder)]))
     if code:

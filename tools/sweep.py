@@ -34,12 +34,14 @@ def shown(folders: list[Path], to: Path | None, ends: dict[Path, int] | None = N
 
 def of_ended(jobs: Iterable[EndedJob]) -> str:
     """What launch.py says at the end of a sweep."""
-    ends = {job.run_dir.absolute(): job.code for job in jobs}
-    if not ends:  # --cfg job
+    jobs = list(jobs)
+    if not jobs:  # --cfg job
         return ""
-    folder = next(iter(ends)).parent
+    ends = {job.run_dir.absolute(): job.code for job in jobs if job.code}
+    run_dirs = [job.run_dir.absolute() for job in jobs]
+    folder = run_dirs[0].parent
     try:
-        begun = any(run_dir.is_dir() and any(run_dir.iterdir()) for run_dir in ends)
+        begun = any(run_dir.is_dir() and any(run_dir.iterdir()) for run_dir in run_dirs)
         return shown([folder], folder if begun else None, ends)
     except Mistake as mistake:
         return f"no table: {mistake}"

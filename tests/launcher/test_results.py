@@ -269,23 +269,6 @@ def test_a_known_trap_comes_with_its_cure(log):
     assert "RAY_AUTH_MODE" not in summary(log.parent, 1, 60, log.stat().st_size - len(END))
 
 
-@pytest.mark.parametrize(("metric", "best"), [("val-core/x/acc/mean@1", 1), ("val/loss", 0)])
-def test_the_best_job_is_marked(tmp_path, metric, best):
-    """The highest accuracy, the lowest loss; a failed job is never the best."""
-    results = []
-    for job, (value, code) in enumerate([(0.25, 0), (0.5, 0), (0.9, 1), (0.1, 1)]):
-        folder = tmp_path / str(job)
-        folder.mkdir()
-        lines = [{"step": s, "data": {metric: 7.0 if s < 3 else value}} for s in (1, 2, 3)]
-        (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
-        results.append(EndedJob(folder, code))
-    lines = jobs_table(results).strip("\n").splitlines()
-    assert [line.startswith("*") for line in lines[1:5]] == [job == best for job in range(4)]
-    assert ("val loss" in lines[0]) == (metric == "val/loss")
-    assert lines[3].split() == ["2", "3", "0.900", "exit", "1"]
-    assert lines[-1].endswith(f"{tmp_path.name}/{best}")
-
-
 def test_each_figure_of_jobs_has_its_own_column(tmp_path):
     """A loss is no reward, and right answers are not pairs that are told apart."""
     made = {
@@ -299,7 +282,7 @@ def test_each_figure_of_jobs_has_its_own_column(tmp_path):
         line = json.dumps({"step": 1, "data": metrics})
         (tmp_path / name / "metrics.jsonl").write_text(f"{line}\n" if metrics else "")
     jobs = [EndedJob(tmp_path / name, 0) for name in made]
-    lines = jobs_table(jobs, best=False).strip("\n").splitlines()
+    lines = jobs_table(jobs).strip("\n").splitlines()
     heads = re.split(r"\s{2,}", lines[0].strip())
     assert heads == [
         "job",
@@ -318,7 +301,7 @@ def test_each_figure_of_jobs_has_its_own_column(tmp_path):
         ["0.200", "0.700", "-", "-", "-"],
         ["-"] * 5,
     ]
-    alone = jobs_table(jobs[:1], best=False).strip("\n").splitlines()[0]
+    alone = jobs_table(jobs[:1]).strip("\n").splitlines()[0]
     assert re.split(r"\s{2,}", alone.strip()) == [
         "job",
         "steps",

@@ -9,6 +9,7 @@ import time
 import pytest
 import yaml
 from helpers import begin_without_verl, heed_ctrl_c, launch_without_verl
+from omegaconf import OmegaConf
 from sweeps import make_job, make_sweep
 
 from launcher import sweep
@@ -79,7 +80,7 @@ def test_a_cut_sweep_goes_on(tmp_path, common):
         refused = launch_without_verl(f"resume={folder}")
         assert refused.returncode == 2 and "has not ended" in refused.stderr, refused.stderr
         os.kill(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert f"go on: python launch.py resume={folder}" in err, err
     assert "job 1 of 2: lab.seed=3 → " in out
@@ -103,9 +104,41 @@ def test_a_cut_sweep_goes_on(tmp_path, common):
     assert re.findall(r"job (\d) of 2: .*: has ended well", done.stdout) == ["1"]
 
 
+@pytest.mark.parametrize(
+    ("budget", "spent"),
+    [({}, False), ({"steps": 8}, False), ({"steps": 7}, True), ({"steps": 6, "hours": 9}, True),
+     ({"hours": 0}, True), ({"hours": 9}, False)],
+)  # fmt: skip
+def test_a_budget(tmp_path, monkeypatch, capsys, budget, spent):
+    """Jobs of four and three steps."""
+    made = make_sweep(tmp_path / "s", "lab.seed=0,1,2")
+    for number in range(2):
+        make_job(made / str(number), [f"lab.seed={number}"], {1: None, 4 - number: None})
+    monkeypatch.setattr(sweep, "folder_of_job", lambda: made)
+    limits = OmegaConf.create({f"budget_{k}": budget.get(k) for k in ("steps", "hours")})
+    assert sweep.is_spent(limits, "job 3 of 3") == spent
+    said = capsys.readouterr().out
+    assert said.startswith("job 3 of 3: not begun, lab.sweep.budget_") if spent else not said
+
+
+def test_a_budget_is_no_other_run(tmp_path, monkeypatch):
+    """More of it makes no job that has ended go on."""
+    monkeypatch.setattr(sweep, "goes_on", [])
+    monkeypatch.setattr(sweep, "changed", [])
+    monkeypatch.setattr(sweep, "take", lambda folder: None)
+    made = make_sweep(tmp_path / "s", "lab.seed=0,1", "lab.sweep.budget_steps=4")
+    words = sweep.arguments([f"resume={made}", "lab.sweep.budget_steps=9"])
+    assert "lab.sweep.budget_steps=9" in words and "lab.sweep.budget_steps=4" not in words
+    assert sweep.changed == []
+
+
 def test_a_sweep_that_goes_on_with_more(tmp_path, common):
     """Also its jobs that have ended; and what was added belongs to it from then on."""
     folder = tmp_path / "s"
+    budget = "lab.sweep.budget_hours=0"
+    done = launch_without_verl("-m", "lab.seed=3", *common, f"hydra.sweep.dir={folder}", budget)
+    assert done.returncode == 0 and f"not begun, {budget} is spent" in done.stdout, done.stderr
+    assert "not begun: job 0" in done.stdout or re.search(r"0 .*not begun", done.stdout)
     done = launch_without_verl("-m", "lab.seed=3", *common, f"hydra.sweep.dir={folder}")
     assert done.returncode == 0, done.stdout + done.stderr
     done = launch_without_verl(f"resume={folder}", "trainer.total_training_steps=7")

@@ -281,6 +281,26 @@ def test_answers_that_could_not_be_graded_are_left_out(two_by_three, capsys):
     assert "up to 7 questions of a pair left out" in capsys.readouterr().out
 
 
+def test_each_seed_may_have_questions_of_its_own(tmp_path, capsys):
+    """As lab.dataset.val_max_samples draws them: paired inside of a seed, and nothing is left out."""
+    folder = make_sweep(tmp_path / "s", "algo=grpo,rloo", "lab.seed=range(0,4)")
+    for number in range(8):
+        algo, seed = ("grpo", "rloo")[number // 4], number % 4
+        job = make_job(folder / str(number), [f"algo={algo}", f"lab.seed={seed}"],
+                       {20: right(0.3 + 0.4 * (number // 4), seed=seed)})  # fmt: skip
+        file = job / "validation/20.jsonl"
+        file.write_text(file.read_text().replace("question ", f"question {seed}"))
+    sweep.main([str(folder)])
+    out = capsys.readouterr().out
+    assert "each seed was asked other questions" in out and "left out" not in out
+    assert "best: rloo" in out
+    means = [job.after for job in reading.read([folder]).jobs]
+    differences = np.subtract(means[4:], means[:4])
+    low, high = stats.t.interval(0.95, 3, differences.mean(), stats.sem(differences))
+    made = json.loads((folder / "sweep.json").read_text())["settings"][1]["against_first"]
+    assert (made["low"], made["high"]) == pytest.approx((low, high), rel=1e-3)
+
+
 def test_a_search_knows_its_jobs_by_their_folders(tmp_path, capsys):
     """What a sweeper tries is not in the words of the sweep."""
     folder = make_sweep(tmp_path / "s", "lr=interval(1,2)", "hw=cpu")

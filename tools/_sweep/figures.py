@@ -15,11 +15,13 @@ from preflight.mistakes import Mistake
 from preflight.tables import NUMBER
 from tools._compare import statistics
 from tools._compare.figures import ALPHA, title
-from tools._compare.pairing import paired
+from tools._compare.pairing import Paired, paired
+from tools._compare.reading import Answers
 from tools._compare.statistics import Estimate
 from tools._sweep.reading import OK, Job, Sweep, is_accuracy
 
 FEW_SEEDS = 5
+ENOUGH = 0.5  # of a job's questions, which all have: fewer mean that each seed was asked others
 DRAWN = (
     10_000_000  # questions in all resamples of a figure: of thousands fewer resamples tell as much
 )
@@ -133,22 +135,46 @@ def values(
         at: 0 before, 1 after.
         less: jobs whose values are subtracted, one of each in `jobs`.
 
-    Without rows there is one column: the metric that the job has logged. None where they have no question in common.
+    There is one column, a job's mean, without rows (the metric that it has logged), and where each seed was asked
+    other questions: then what other questions would bring is in the spread of the seeds. None where jobs that are
+    subtracted have no question in common.
     """
     if not sweep.by_rows:
         plain = np.array([[(job.before, job.after)[at]] for job in jobs], dtype=float)
         if less:
             plain = plain - np.array([[(job.before, job.after)[less_at]] for job in less])
         return plain, 0
-    sides = [job.rows[at] for job in jobs] + [job.rows[less_at] for job in less or []]
-    try:
-        found = paired(sides, sweep.metric)
-    except Mistake:
+    groups = [[job.rows[at]] for job in jobs]
+    for group, job in zip(groups, less or [], strict=False):
+        group.append(job.rows[less_at])
+    together = shared([side for group in groups for side in group], sweep.metric)
+    fewest = min(len(questions(side)) for group in groups for side in group)
+    if together and (len(jobs) < 2 or len(together.keys) >= fewest * ENOUGH):
+        sides_SQ = together.values.T.reshape(len(jobs), -1, len(together.keys))
+        return difference(sides_SQ.swapaxes(0, 1)), together.others + together.ungraded
+    each = [shared(group, sweep.metric) for group in groups]
+    if not all(each):
         return None, 0
-    values_SQ = found.values.T
-    if less:
-        values_SQ = values_SQ[: len(jobs)] - values_SQ[len(jobs) :]
-    return values_SQ, found.others + found.ungraded
+    means = [[difference(one.values.T).mean()] for one in each]
+    return np.array(means), sum(one.others + one.ungraded for one in each)
+
+
+def questions(side: Answers) -> set[tuple[str, str]]:
+    """What a job was asked, several answers to a question or not."""
+    return {(answer.prompt, answer.truth) for answer in side.rows}
+
+
+def shared(sides: list[Answers], metric: str) -> Paired | None:
+    """The questions that all sides were asked; None if there are none."""
+    try:
+        return paired(sides, metric)
+    except Mistake:
+        return None
+
+
+def difference(sides: np.ndarray) -> np.ndarray:
+    """The first of one or two, less the second."""
+    return sides[0] - sides[1] if len(sides) > 1 else sides[0]
 
 
 def pair(sweep: Sweep, a: Setting, b: Setting, level: float, resamples: int) -> Pair | None:
@@ -292,6 +318,9 @@ def notes(found: Found, there: list[int]) -> list[str]:
         said.append(f"differences to {base} are of the same seed{what}{together}")
     if sweep.seeds_varied and counts and min(counts) < FEW_SEEDS:
         said.append(f"{min(counts)} seeds are few: only large differences show")
+    if sweep.by_rows and any(pair.questions == 1 and pair.seeds > 1 for pair in pairs):
+        said.append("each seed was asked other questions (lab.dataset.val_max_samples draws them by the seed): what"
+                    " other questions would bring is in the spread of the seeds")  # fmt: skip
     if left := max((pair.left_out for pair in pairs), default=0):
         said.append(
             f"up to {left} questions of a pair left out: some job has no graded answer to them"

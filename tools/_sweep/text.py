@@ -5,7 +5,7 @@ from preflight.mistakes import near
 from preflight.tables import Titled as Table
 from tools._compare.statistics import Estimate
 from tools._compare.text import NOTHING, between
-from tools._sweep.figures import Found, Setting, short
+from tools._sweep.figures import Found, Setting, questions, short
 from tools._sweep.reading import OK, Job
 
 MARK = "*"
@@ -49,18 +49,11 @@ def settings(found: Found) -> Table:
     elif before:
         columns["change"] = [value(one.change, "+") for one in all_of_them]
         columns["interval"] = [interval(one.change, "+") for one in all_of_them]
-    rows_of = f" on {questions(found)} held-out questions" if sweep.by_rows else ""
+    asked = [len(questions(job.rows[1])) for job in sweep.jobs if job.rows[1]]
+    rows_of = f" on {max(asked)} held-out questions" if asked else ""
     over = ", mean over seeds" if sweep.seeds_varied else ""
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     return Table(f"{found.metric or 'no metric'}{rows_of}{over}", list(columns), rows)
-
-
-def questions(found: Found) -> int:
-    """How many questions a job was asked."""
-    return max(
-        (len({(a.prompt, a.truth) for a in job.rows[1].rows})
-         for job in found.sweep.jobs if job.rows[1]), default=0,
-    )  # fmt: skip
 
 
 def count(one: Setting) -> str:
