@@ -179,7 +179,7 @@ def algorithms_in(source: str) -> set[str]:
 
 def test_launch_is_short_and_names_no_algorithm():
     source = (ROOT / "launch.py").read_text()
-    assert len(source.splitlines()) < 120
+    assert len(source.splitlines()) < 140
     assert algorithms_in(source) == set()
     named = (
         '"""as sft"""\ndef job(kind):\n    """of rm"""\n    return kind == "dpo" or grpo()  # prm'
