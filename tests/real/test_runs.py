@@ -167,17 +167,22 @@ def test_resume_after_kill_9(start, run, tmp_path):
 
 @pytest.mark.usefixtures("tidy")
 def test_verls_own_entry_point_repeats_a_run(run, tmp_path):
-    """resolved.yaml is a complete config of verl: no launch.py, no environment."""
-    first = run("trainer.val_before_train=false", "trainer.test_freq=-1")
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("VERL", "LAB", "RAY", "VLLM"))}
-    again = tmp_path / "again"
-    command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", str(first.folder),
-               "--config-name", "resolved", f"hydra.run.dir={again}",
-               f"ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH={again}/metrics.jsonl"]  # fmt: skip
+    """resolved.yaml is a complete config of verl: no launch.py, no environment; the run's folder stays as it is."""
+    first = run("trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=1")
+    before = {file: file.stat().st_mtime_ns for file in first.folder.rglob("*")}
+    ours = ("VERL", "LAB", "RAY", "VLLM", "PYTHON")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", first.folder,
+               "--config-name", "resolved"]  # fmt: skip
+    (tmp_path / "elsewhere").mkdir()
     done = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600
+        command, cwd=tmp_path / "elsewhere", env=env, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert before == {file: file.stat().st_mtime_ns for file in first.folder.rglob("*")}
+    (again,) = (tmp_path / "elsewhere/outputs").glob("*/*")
+    assert (again / "checkpoints/global_step_2/actor").is_dir()
+    assert (again / "rollouts/2.jsonl").is_file()
     metrics = read_metrics(again / "metrics.jsonl")
     assert set(metrics) == {1, 2}
     name = "response_length/mean"  # the same seed, the same first batch
