@@ -56,6 +56,24 @@ def keep_generators(gpu_model_runner) -> None:
     runner.sample_tokens = sample_tokens
 
 
+def draw_once(topk_topp_sampler) -> None:
+    """vllm/v1/sample/ops/topk_topp_sampler.py, TopKTopPSampler.forward_cpu (0.30.0).
+
+    It draws numbers for all requests, and those that have a generator of their own get them anew. Where
+    each has one, vLLM's sampler for GPUs does the same and draws once.
+    """
+    sampler = topk_topp_sampler.TopKTopPSampler
+    forward = sampler.forward_cpu
+
+    @functools.wraps(forward)
+    def forward_cpu(self, logits, generators, k, p):
+        if len(generators) == len(logits):
+            return self.forward_native(logits, generators, k, p)
+        return forward(self, logits, generators, k, p)
+
+    sampler.forward_cpu = forward_cpu
+
+
 def apply() -> None:
     """Apply all patches, on a CPU build of vLLM only."""
     from vllm.platforms import current_platform
@@ -68,3 +86,4 @@ def apply() -> None:
     keep_packed_weights(utils)
     name_unstacked_mapper(WeightsMapper)
     wrapt.when_imported("vllm.v1.worker.gpu_model_runner")(keep_generators)  # slow to import
+    wrapt.when_imported("vllm.v1.sample.ops.topk_topp_sampler")(draw_once)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from plugins.patches.vllm import keep_generators
+from plugins.patches.vllm import draw_once, keep_generators
 from plugins.rollout import samples
 
 
@@ -68,3 +68,33 @@ def test_a_prompt_that_is_not_all_read_draws_nothing():
     with pytest.raises(KeyError):
         runner.sample_tokens(KeyError("x"))
     assert runner.input_batch.generators == generators
+
+
+def test_vllm_draws_twice_for_a_request_with_a_generator(monkeypatch):
+    from vllm.v1.sample.ops import topk_topp_sampler
+
+    class Sampler(topk_topp_sampler.TopKTopPSampler):
+        """A copy to patch."""
+
+    draws, exponential = [], torch.Tensor.exponential_
+
+    def counted(self, *args, generator=None, **kwargs):
+        draws.append(self.numel())
+        return exponential(self, *args, generator=generator, **kwargs)
+
+    def sampled(seeds: dict[int, int]) -> list[int]:
+        """The tokens of three requests over four words, of the same probabilities each time."""
+        draws.clear()
+        logits = torch.randn(3, 4, generator=torch.manual_seed(0))
+        own = {row: torch.Generator().manual_seed(seed) for row, seed in seeds.items()}
+        return sampler.forward_cpu(logits, own, None, None)[0].tolist()
+
+    monkeypatch.setattr(torch.Tensor, "exponential_", counted)
+    sampler, asked = Sampler(), [{0: 4, 1: 5, 2: n} for n in range(20)]
+    twice = [sampled(seeds) for seeds in asked]
+    assert sum(draws) == 24
+    draw_once(SimpleNamespace(TopKTopPSampler=Sampler))
+    assert [sampled(seeds) for seeds in asked] == twice
+    assert sum(draws) == 12
+    sampled({0: 4})
+    assert sum(draws) == 12 + 4  # some have none: as vLLM does
