@@ -341,6 +341,30 @@ def nothing_graded():
     return a_step("grpo", infos)
 
 
+def too_many_failed():
+    """Half of the answers of a step, and a validation's, are those for which the reward has raised."""
+    from omegaconf import OmegaConf
+    from verl.trainer.ppo.v1 import trainer_base
+
+    fault = {"masked": 1.0, "failed": 1.0}
+    infos = {f"failed-{k}": v | (fault if k[0] == "a" else {}) for k, v in ANSWERS.items()}
+    said = []
+    trainer = SimpleNamespace(config=OmegaConf.create({}))
+    validate = trainer_base.PPOTrainer._val_metrics_update
+    for step in (
+        lambda: a_step("grpo", infos),
+        lambda: validate(trainer, [], [], {"failed": [1.0, 0.0]}, []),
+    ):
+        try:
+            step()
+            said.append("goes on")
+        except RuntimeError as error:
+            said.append(str(error))
+        except Exception as error:
+            said.append(type(error).__name__)
+    return said
+
+
 def gdpo():
     return a_step("gdpo", padding=2, gdpo_reward_keys=["score", "work"])
 
@@ -392,7 +416,8 @@ QUESTIONS = [
     process_group, vllm, missing, value_model, value_models_name, value_models_adapter, saved_adapter,
     metrics_file, loggers, step_time, log_probs_float32, log_probs_bfloat16,
     log_probs_of_nothing, poll, sft_order, platform,
-    pinned_memory, server_methods, weight_sockets, reward_parts, dumped, nothing_graded, gdpo, otb, remax, validation,
+    pinned_memory, server_methods, weight_sockets, reward_parts, dumped, nothing_graded,
+    too_many_failed, gdpo, otb, remax, validation,
     *questions_checkpoints.QUESTIONS, *questions_order.QUESTIONS,
 ]  # fmt: skip
 

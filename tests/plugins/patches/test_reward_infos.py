@@ -70,6 +70,16 @@ def test_verl_does_not_say_that_nothing_could_be_graded(without, patched):
     )
 
 
+def test_verl_does_not_notice_that_the_reward_raises(without, patched):
+    assert without["too_many_failed"][0] == "goes on"
+    step, validation = patched["too_many_failed"]
+    assert (
+        step.startswith("the reward raised for 2 of 4 answers")
+        and "failed_share=0.1 allows 0" in step
+    )
+    assert validation.startswith("the reward raised for 1 of 2 answers")
+
+
 def test_verl_counts_what_could_not_be_graded_as_wrong(without, patched):
     """Two prompts with two answers each; one answer of the first is masked, and all of the second."""
     alone, ours = without["validation"], patched["validation"]
