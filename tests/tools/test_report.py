@@ -123,6 +123,7 @@ def test_sft_and_preferences(tmp_path, capsys, names):
         {"step": s, "data": {f"train/{n}": abs(s - 3) + s / 10 for n in names}} for s in range(1, 6)
     ]
     steps += [{"step": s, "data": {f"val/{n}": float(s) for n in names}} for s in (2, 4)]
+    steps.sort(key=lambda line: line["step"])
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, steps)))
     assert main([str(tmp_path)]) == 0
     out = capsys.readouterr().out

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from checkpoints import save_step
 from omegaconf import OmegaConf
 from preflight_helpers import all_checks, caught, each, noted, said_by
 
@@ -160,7 +161,7 @@ def test_good_settings_pass(configure, overrides):
 
 
 def test_a_checkpoint_to_go_on_from(configure, tmp_path):
-    (tmp_path / "global_step_3/actor/huggingface").mkdir(parents=True)
+    save_step(tmp_path / "global_step_3")
     path = f"trainer.resume_from_path={tmp_path}/global_step_3"
     assert all_checks()["check_resume"](configure("trainer.resume_mode=resume_path", path)) is None
 
