@@ -49,6 +49,8 @@ ERROR = re.compile(r"([\w.]+\.)?\w*(Error|Exception|Killed|Interrupt)\b(: |$)")
 KILLED = re.compile(
     r"(?:^ProcessKilled: |Signal \d+ \(SIG(?:KILL|SEGV|BUS|ABRT|ILL|FPE)\) received by PID)"
 )
+# Of these the first alone: verl's and Ray's own end kills workers, too, so behind an error it says nothing.
+OF_FORK = re.compile(r"^ProcessKilled: .* was ended by SIG")
 OF_SIGNAL = re.compile(r"\bSIG[A-Z]+\b")
 VLLM_PREFIX = re.compile(
     r"^(?:\(\w+ pid=\d+\) )?(?:ERROR|CRITICAL) [\d-]+ [\d:]+ \[\w+\.py:\d+\] ?"
@@ -244,10 +246,14 @@ def errors(log: Path, begin: int = 0, lines: int = 12) -> list[list[str]]:
     too_often = [match[0] for line in clean if (match := TOO_MANY_RAISED.search(line))]
     if of_reward and too_often:
         return [of_reward[0], too_often[:1]]
-    if killed := [line for line in clean if KILLED.search(line)]:
-        return [killed[:1]]
     clean = [line for line in clean if line.strip() and not re.fullmatch(r"[\s^~]+", line)]
     found = [i for i, line in enumerate(clean) if ERROR.match(line) and not RAISED.search(line)]
+    found = [i for i in found if not KILLED.search(clean[i])]
+    first = min(found, default=len(clean))
+    killed = [line for i, line in enumerate(clean)
+              if KILLED.search(line) and (i < first or not OF_FORK.search(line))]  # fmt: skip
+    if killed:
+        return [killed[:1]]
     blocks = []
     for i in dict.fromkeys(found[:1] + found[-1:]):
         start = i  # and up over the frames of its traceback, which are indented

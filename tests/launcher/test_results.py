@@ -189,6 +189,13 @@ def test_a_process_of_the_run_that_was_killed_is_the_cause(log, line, name):
     assert "ValueError" not in said
 
 
+def test_workers_that_ray_kills_at_the_end_of_a_run_are_no_cause(log):
+    late = "ProcessKilled: ray::WorkerDict (process 7) was ended by SIGKILL"
+    log.write_text(f"starting\n{END}\n{late}\n")
+    said = summary(log.parent, 1, 60, 0)
+    assert "ValueError: an empty list" in said and "SIGKILL" not in said
+
+
 def test_a_process_that_torchrun_has_stopped_itself_is_no_cause(log):
     log.write_text(f"  traceback : Signal 15 (SIGTERM) received by PID 29\n{END}")
     assert "ValueError: an empty list" in summary(log.parent, 1, 60, 0)
