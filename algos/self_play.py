@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from algos import _pairing, _prompts, _samples
 from launcher import stages
 from launcher.checkpoints import latest_model
-from launcher.progress import read_metrics
+from launcher.metrics import read_metrics
 
 
 class SelfPlay:

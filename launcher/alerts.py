@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from launcher.progress import ACCURACY, named, read_metrics
+from launcher.metrics import read_metrics
+from launcher.progress import ACCURACY, named
 
 DRIFT = "rollout_corr/kl"
 KL = "actor/kl_loss|actor/reward_kl_penalty"  # to the reference policy; there only where a KL term acts

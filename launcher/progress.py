@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from launcher.best import BestModel
 from launcher.metrics import parse
-from launcher.metrics import read_metrics as read_metrics  # who follows a run finds it here
 from launcher.samples import Samples
 from launcher.tail import Tail
 

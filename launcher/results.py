@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from launcher import alerts
 from launcher.best import is_loss
-from launcher.checkpoints import CONFIG, TRACKER
+from launcher.checkpoints import CONFIG, TRACKER, tracked
+from launcher.metrics import read_metrics
 from launcher.progress import (
     ABOUT_REWARD,
     ACCURACY,
@@ -33,7 +34,6 @@ from launcher.progress import (
     VALIDATION,
     named,
     pick,
-    read_metrics,
     span,
 )
 from preflight import machine, tables
@@ -247,8 +247,8 @@ def errors(log: Path, begin: int = 0, lines: int = 12) -> list[list[str]]:
     if of_reward and too_often:
         return [of_reward[0], too_often[:1]]
     clean = [line for line in clean if line.strip() and not re.fullmatch(r"[\s^~]+", line)]
-    found = [i for i, line in enumerate(clean) if ERROR.match(line) and not RAISED.search(line)]
-    found = [i for i in found if not KILLED.search(clean[i])]
+    found = [i for i, line in enumerate(clean)
+             if ERROR.match(line) and not RAISED.search(line) and not KILLED.search(line)]  # fmt: skip
     first = min(found, default=len(clean))
     killed = [line for i, line in enumerate(clean)
               if KILLED.search(line) and (i < first or not OF_FORK.search(line))]  # fmt: skip
@@ -424,12 +424,8 @@ def full_disk(run_dir: Path) -> str:
     free = shutil.disk_usage(run_dir).free / 2**20
     if free > FULL_MIB:
         return ""
-    tracker, steps = run_dir / TRACKER, read_metrics(run_dir / "metrics.jsonl")
-    kept = (
-        f"the checkpoint of step {tracker.read_text().strip()}"
-        if tracker.is_file()
-        else "no checkpoint"
-    )
+    step, steps = tracked((run_dir / TRACKER).parent), read_metrics(run_dir / "metrics.jsonl")
+    kept = "no checkpoint" if step is None else f"the checkpoint of step {step}"
     return (f" The disk of {near(run_dir)} is full ({free:.0f} MiB free). Kept are the metrics up to step"
             f" {max(steps, default=0)} and {kept}: make room, and go on.")  # fmt: skip
 

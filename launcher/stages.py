@@ -21,7 +21,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from launcher.checkpoints import TRACKER, latest_model
-from launcher.progress import MESSAGE, NESTED, read_metrics
+from launcher.metrics import read_metrics
+from launcher.progress import MESSAGE, NESTED
 from launcher.results import ERROR, STAGE
 from preflight import names, reward_keys
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from launcher.progress import VALIDATION, pick, read_metrics
+from launcher.metrics import read_metrics
+from launcher.progress import VALIDATION, pick
 from preflight import tables
 
 REWARD = "critic/(score|rewards)/mean"

@@ -20,7 +20,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from launcher.progress import read_metrics
+from launcher.metrics import read_metrics
 from preflight.names import ROOT
 
 REPEAT = 3

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import bench_memory
 
-from launcher.progress import read_metrics
+from launcher.metrics import read_metrics
 from preflight import names, resolvers
 from preflight.memory.plan import allocated, plan_of
 from preflight.memory.training import GIB

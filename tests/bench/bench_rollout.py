@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from launcher.progress import read_metrics
+from launcher.metrics import read_metrics
 from preflight.names import ROOT
 
 SAMPLES = {128: 4, 512: 3, 2048: 2}  # a step → steps; the first one is left out

@@ -172,26 +172,31 @@ def test_the_screen_and_run_json_have_it(tmp_path, capsys):
         )
 
 
-def test_an_alert_of_a_stage_is_shown_by_the_whole(tmp_path, capsys):
+@pytest.fixture
+def shown(tmp_path, capsys):
+    """`shown(text)` → what the screen shows of a log that gets this text."""
     log = tmp_path / "log.txt"
     log.write_text("")
     progress = Progress(tmp_path, "rl", None)
-    log.write_text(
+
+    def show(text: str) -> str:
+        log.write_text(text)
+        progress()
+        return capsys.readouterr().out
+
+    return show
+
+
+def test_an_alert_of_a_stage_is_shown_by_the_whole(shown):
+    out = shown(
         "[stage]    0:31  alert: KL is high: KL to the reference\n[stage]  1/4  0.2 alert\n"
     )
-    progress()
-    assert capsys.readouterr().out.count("alert: KL is high") == 1
+    assert out.count("alert: KL is high") == 1
 
 
-def test_a_message_from_a_worker_of_ray_is_shown(tmp_path, capsys):
-    log = tmp_path / "log.txt"
-    log.write_text("")
-    progress = Progress(tmp_path, "rl", None)
-    log.write_text(
-        "(TaskRunner pid=123) [message] wandb failed (CommError): the training goes on\n"
-    )
-    progress()
-    assert "wandb failed (CommError)" in capsys.readouterr().out
+def test_a_message_from_a_worker_of_ray_is_shown(shown):
+    out = shown("(TaskRunner pid=123) [message] wandb failed (CommError): the training goes on\n")
+    assert "wandb failed (CommError)" in out
 
 
 def test_the_patches_and_the_screen_agree_how_a_message_begins():

@@ -13,7 +13,7 @@ import pytest
 from helpers import ROOT
 from omegaconf import OmegaConf
 
-from launcher.progress import read_metrics
+from launcher.metrics import read_metrics
 from plugins import algos
 from preflight import names
 

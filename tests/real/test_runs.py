@@ -17,7 +17,7 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM
 
-from launcher.progress import read_metrics
+from launcher.metrics import read_metrics
 
 pytestmark = pytest.mark.real
 

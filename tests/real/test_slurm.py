@@ -13,7 +13,7 @@ import slurm_cluster
 from helpers import ROOT, leftovers
 
 from launcher import checkpoints
-from launcher.progress import read_metrics
+from launcher.metrics import read_metrics
 
 pytestmark = [
     pytest.mark.real,

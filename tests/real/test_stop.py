@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import leftovers
 
-from launcher.progress import read_metrics
+from launcher.metrics import read_metrics
 
 pytestmark = pytest.mark.real
 

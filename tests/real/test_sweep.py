@@ -7,7 +7,7 @@ import pytest
 import yaml
 from helpers import STEPS, leftovers
 
-from launcher.progress import read_metrics
+from launcher.metrics import read_metrics
 
 # estimator and loss of two settings of conf/sweep/algos.yaml, in its order
 SETTINGS = {"grpo": ("grpo", "vanilla"), "rloo": ("rloo", "vanilla")}

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from omegaconf import OmegaConf
 
-from launcher.progress import read_metrics
+from launcher.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -19,7 +19,8 @@ import torch
 from omegaconf import OmegaConf
 
 from data_prep._chat import render, token_ids
-from launcher.progress import VALIDATION, pick, read_metrics
+from launcher.metrics import read_metrics
+from launcher.progress import VALIDATION, pick
 from preflight.mistakes import Mistake
 from preflight.subject import Subject
 from rewards._limits.calls import RewardError

@@ -15,7 +15,8 @@ from pathlib import Path
 import yaml
 
 from launcher.alerts import Watch, defaults
-from launcher.progress import VALIDATION, named, parse
+from launcher.metrics import parse
+from launcher.progress import VALIDATION, named
 from launcher.tail import Tail
 from tools._monitor.metrics import Metrics
 

@@ -10,7 +10,8 @@ import yaml
 
 from launcher import sweep
 from launcher.best import is_loss
-from launcher.progress import ACCURACY, named, read_metrics
+from launcher.metrics import read_metrics
+from launcher.progress import ACCURACY, named
 from preflight.mistakes import Mistake, near
 from tools._compare import reading
 from tools._compare.pairing import metric_of
