@@ -100,8 +100,8 @@ class Attempt:
         self.run_dir, self.file, log = run_dir, run_dir / "run.json", run_dir / "log.txt"
         self.log_begin = log.stat().st_size if log.exists() else 0
         self.kills = out_of_memory_kills()
-        past = json.loads(self.file.read_text()) if self.file.exists() else {"attempts": []}
-        chosen = past["attempts"][-1].get("chosen", []) if past["attempts"] else []
+        past = attempts(run_dir)
+        chosen = past[-1].get("chosen", []) if past else []
         # a run of an older version has none
         limits = OmegaConf.select(config, "lab.alerts") or alerts.defaults()
         self.watch = alerts.Watch.goes_on(limits, run_dir / "metrics.jsonl")
@@ -116,10 +116,10 @@ class Attempt:
             "exit": None,
             "alerts": [],
         }
-        for attempt in past["attempts"]:
+        for attempt in past:
             if attempt["end"] is None:  # its launcher was killed, or the disk was full
                 attempt["end"] = last_sign_of_life(run_dir)
-        self.all = {"attempts": [*past["attempts"], self.record]}
+        self.all = {"attempts": [*past, self.record]}
         write_json(self.file, self.all, RESERVED)
         write_json(run_dir / "training_config.json", OmegaConf.to_container(config))
         if expected:
@@ -140,10 +140,15 @@ class Attempt:
             write_over(self.file, self.all)
 
 
+def attempts(run_dir: Path) -> list[dict[str, Any]]:
+    """The starts of a run, as run.json has them; none where there was none."""
+    file = run_dir / "run.json"
+    return json.loads(file.read_text())["attempts"] if file.exists() else []
+
+
 def last_attempt(run_dir: Path) -> dict[str, Any]:
     """What run.json says of a run's last start; empty where there was none."""
-    file = run_dir / "run.json"
-    return json.loads(file.read_text())["attempts"][-1] if file.exists() else {}
+    return next(reversed(attempts(run_dir)), {})
 
 
 def write_json(file: Path, content: dict, reserved: int = 0) -> None:

@@ -7,7 +7,6 @@ algorithm's by FOLDER/../stage/NAME.yaml. It can be repeated by hand:
     python launch.py --config-dir=RUN/round_1 algo=dpo reward=none +stage=dpo hydra.run.dir=SOMEWHERE
 """
 
-import json
 import os
 import shutil
 import signal
@@ -23,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from launcher.checkpoints import TRACKER, latest_model
 from launcher.metrics import read_metrics
 from launcher.progress import MESSAGE, NESTED
-from launcher.results import ERROR, STAGE
+from launcher.results import ERROR, STAGE, attempts
 from preflight import names, reward_keys
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
@@ -32,12 +31,6 @@ OWN = ("name", "run_dir", "trainer")  # keys of lab that each stage has itself
 
 class StageError(Exception):
     """The run can't go on: a stage failed, or has nothing to do. Its text is the message for the user."""
-
-
-def attempts(folder: Path) -> list[dict]:
-    """The starts of a stage, as launch.py wrote them down."""
-    file = folder / "run.json"
-    return json.loads(file.read_text())["attempts"] if file.exists() else []
 
 
 def finished(folder: Path) -> bool:

@@ -42,15 +42,6 @@ def test_sft_goes_on_with_another_epoch(run, tmp_path):
         assert found.items() <= figures(cut)[step].items()
 
 
-def samples(result, step: int) -> list[dict]:
-    """What a step's dump says of each answer, but for times."""
-    lines = (result.folder / f"rollouts/{step}.jsonl").read_text().splitlines()
-    return [
-        {k: v for k, v in json.loads(line).items() if k not in ("exec_ms", "cache_hit")}
-        for line in lines
-    ]
-
-
 def test_grpo_goes_on_as_if_it_had_not_ended(run, warm, tmp_path):
     start = [*RL, f"lab.model.path={warm.folder}"]
     whole = run(*start, "trainer.total_training_steps=3", folder=tmp_path / "whole")
@@ -67,6 +58,6 @@ def test_grpo_goes_on_as_if_it_had_not_ended(run, warm, tmp_path):
     assert sorted(cut.metrics) == [1, 2, 3]
     for step in (2, 3):
         assert figures(cut)[step] == figures(whole)[step]
-        assert samples(cut, step) == samples(whole, step)
+        assert cut.samples(step) == whole.samples(step)
     left = sorted(path.name for path in (cut.folder / "checkpoints").glob("global_step_*"))
     assert left == ["global_step_2", "global_step_3"]

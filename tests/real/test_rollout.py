@@ -1,7 +1,5 @@
 """The batched rollout against verl's own: real runs that sample the same answers."""
 
-import json
-
 import pytest
 
 pytestmark = pytest.mark.real
@@ -13,12 +11,6 @@ TIMES = (
     "exec_ms",
     "cache_hit",
 )  # and whether another answer had the same result before
-
-
-def samples(run, step: int, kind: str = "rollouts") -> list[dict]:
-    """What a step's dump says of each sample."""
-    lines = (run.folder / f"{kind}/{step}.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
 
 
 def test_the_same_seed_gives_the_same_run(run, warm, tmp_path):
@@ -47,13 +39,13 @@ def test_the_same_seed_gives_the_same_run(run, warm, tmp_path):
         }
         assert not differ, (step, differ)
     for step in (1, 2):
-        rows = samples(one, step)
-        assert rows == samples(other, step)
+        rows = one.samples(step)
+        assert rows == other.samples(step)
         assert [row["uid"] for row in rows] == sorted(row["uid"] for row in rows)
         assert len({(row["input"], row["output"]) for row in rows}) > len(
             {row["input"] for row in rows}
         )
-    assert samples(one, 0, "validation") == samples(other, 0, "validation")
+    assert one.samples(0, "validation") == other.samples(0, "validation")
     assert one.at(1, "critic/score/max") > 0  # something was scored
 
 
@@ -65,7 +57,7 @@ def test_other_agents_go_verls_way(run):
         "trainer.test_freq=-1",
     )
     assert result.at(2, "training/rollout_probs_diff_max") < 1e-5
-    assert len(samples(result, 2)) == 32
+    assert len(result.samples(2)) == 32
 
 
 def test_a_reward_that_raises_costs_its_answers(run, tmp_path):

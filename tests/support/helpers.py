@@ -1,5 +1,6 @@
 """What tests and benches share beside fixtures: places, a run that has ended, what a run may leave behind."""
 
+import json
 import os
 import re
 import signal
@@ -130,3 +131,9 @@ class Run:
 
     def at(self, step: int, name: str) -> float:
         return self.metrics[step][name]
+
+    def samples(self, step: int, kind: str = "rollouts") -> list[dict]:
+        """What a step's dump says of each answer, but for times and whether another one had the same result before."""
+        lines = (self.folder / f"{kind}/{step}.jsonl").read_text().splitlines()
+        apart = ("exec_ms", "cache_hit")
+        return [{k: v for k, v in json.loads(line).items() if k not in apart} for line in lines]
