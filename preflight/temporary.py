@@ -1,5 +1,7 @@
 """The temporary folder of a run's processes: short and plain enough for Ray's sockets, wherever TMPDIR points."""
 
+import contextlib
+import getpass
 import os
 import re
 import secrets
@@ -24,10 +26,17 @@ def is_fit(folder: str) -> bool:
 def compiled(folder: str) -> str:
     """Where torch keeps what it has compiled: for all runs where it always does, else in this run's folder.
 
-    Its compiler's command line takes plain paths alone.
+    Its compiler's command line takes plain paths alone. Some of it (headers, compiled in ten seconds) torch 2.13 keeps
+    beside TMPDIR's other files whatever it is told, so a link in this run's folder leads there.
     """
-    base = tempfile.gettempdir()
-    return os.path.join(base if PLAIN.fullmatch(base) else folder, f"torchinductor_{os.getuid()}")
+    with contextlib.suppress(KeyError, OSError):  # a user without a name: torch's own choice then
+        base, name = tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}"
+        kept = os.path.join(base, name)
+        if PLAIN.fullmatch(kept):
+            os.makedirs(kept, mode=0o700, exist_ok=True)
+            os.symlink(kept, os.path.join(folder, name))
+            return kept
+    return os.path.join(folder, "torchinductor")
 
 
 def fault() -> str | None:

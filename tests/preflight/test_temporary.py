@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -43,8 +45,26 @@ def test_another_one_has_a_link(base, tmp_path, name):
     base(tmp_path / name)
     link, folder = temporary.made()
     assert temporary.is_fit(link) and os.path.samefile(link, folder)
+    kept = temporary.compiled(link)
     os.remove(link)
-    assert not temporary.compiled(link).startswith(str(tmp_path / name)) or name[0] == "x"
+    assert not kept.startswith(str(tmp_path / name)) or name[0] == "x"
+
+
+def test_what_torch_has_compiled_is_kept_for_the_next_run(base, tmp_path):
+    """Also what it keeps in TMPDIR, which is the run's folder, though TORCHINDUCTOR_CACHE_DIR names another."""
+    base(tmp_path)
+    (tmp_path / "run").mkdir()
+    kept = temporary.compiled(str(tmp_path / "run"))
+    code = "from torch._inductor.codecache import _HEADER_DIR as a, cache_dir as b; print(a, b())"
+    env = os.environ | {"TMPDIR": str(tmp_path / "run"), "TORCHINDUCTOR_CACHE_DIR": kept}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    headers, cache = done.stdout.split()
+    assert (
+        cache
+        == kept
+        == os.path.dirname(os.path.realpath(headers))
+        == str(tmp_path / os.path.basename(kept))
+    )
 
 
 def test_where_no_link_can_lie_the_run_is_refused(base, tmp_path, monkeypatch):
