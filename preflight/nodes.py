@@ -14,10 +14,15 @@ from collections.abc import Iterable
 
 from omegaconf import DictConfig, OmegaConf
 
-from preflight.facts import named_files
+from preflight.facts import data_files, named_files
 from preflight.models import trained
+from preflight.sample import sample
+from rewards._rows import INFO_KEYS, info_of
+from rewards._sql.task import strings
+from rewards._sql.url import file_of
 
 LOOK_S = 2.0
+SAMPLED = 200  # rows of each file
 ANSWER_S = 60  # until a node has answered
 
 
@@ -28,9 +33,32 @@ def needed(config: DictConfig) -> list[str]:
         *named_files(config),
         OmegaConf.select(config, "lab.dataset.dir"),
         OmegaConf.select(config, "reward.custom_reward_function.path"),
+        *places_of(databases(config)),
     ]
     there = [os.path.abspath(name) for name in named if name and os.path.exists(name)]
     return list(dict.fromkeys(there))
+
+
+def databases(config: DictConfig) -> set[str]:
+    """Files of databases that some rows of the data name, by absolute paths; none that a server has (a URL)."""
+    found = set()
+    for _, _, row in sample(data_files(config), SAMPLED):
+        info = info_of(row)
+        named = [path for key in INFO_KEYS for path in strings(info.get(key))]
+        found.update(os.path.abspath(file) for path in named if path and (file := file_of(path)))
+    return found
+
+
+def places_of(files: Iterable[str]) -> list[str]:
+    """The folders of files. Where several of these lie in one folder (of a database each), it stands for them."""
+    above: dict[str, set[str]] = {}
+    for folder in {os.path.dirname(file) for file in files}:
+        above.setdefault(os.path.dirname(folder), set()).add(folder)
+    places = [
+        [top] if len(folders) > 1 and top != os.path.dirname(top) else folders
+        for top, folders in above.items()
+    ]
+    return sorted(folder for some in places for folder in some)
 
 
 def unseen(files: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from itertools import islice
 from omegaconf import DictConfig
 
 from preflight import checks, cluster
-from preflight.checks import Check, Finding, Note
+from preflight.checks import Check, Finding, Note, is_of_the_node
 from preflight.checks.values import check_values
 from preflight.memory.fit import choose
 from preflight.memory.forecast import Forecast, forecast
@@ -63,7 +63,7 @@ class Preparation:
                 if name in skip:
                     yield Finding(name, LEFT_OUT, 0.0)
                     continue
-                if getattr(check, "of_the_node", False) and not cluster.begins_here(self.config):
+                if is_of_the_node(check, self.config) and not cluster.begins_here(self.config):
                     yield Finding(name, ON_THE_NODE, 0.0)
                     continue
                 found = self.values if name == self.values.name else self.look(name, check)

@@ -34,7 +34,8 @@ BY_NAME = {
     "data.tokenizer": "str", "attn_implementation": "str", "reward_kwargs": "dict", "external_lib": "str",
     "chat_template": "str", "ray_init.address": "str",
 }  # fmt: skip
-MAY_BE_NULL = ("memory_mib", "train_files", "val_files", "ray_init.address", "chat_template")
+MAY_BE_NULL = ("memory_mib", "train_files", "val_files", "ray_init.address", "ray_init.num_gpus",
+               "chat_template")  # fmt: skip
 OFF_AS_NULL = "lab.alerts."  # limits: each can be off
 MAY_BE_ONE = ("train_files", "val_files", "logger", "lab.loggers", "preflight.skip", "save_contents", "load_contents",
               "target_modules", "exclude_modules", "ignore_patterns")  # one word for a list of one  # fmt: skip

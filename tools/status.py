@@ -32,32 +32,37 @@ def handed_over(places: Iterable[Path]) -> dict[Path, dict]:
 
 
 def states(records: Iterable[dict]) -> dict[tuple[str, str], str | None]:
-    """By cluster and job, of those that have not ended; (cluster, "") says why nobody knows of a cluster's."""
+    """By place and job, of those that have not ended; (place, "") says why nobody knows of a place's."""
     asked: dict[str, list[dict]] = {}
     for record in records:
         if record["job"]:
-            asked.setdefault(record["cluster"], []).append(record)
+            asked.setdefault(place_of(record), []).append(record)
     found: dict[tuple[str, str], str | None] = {}
-    for name, jobs in asked.items():
+    for place, jobs in asked.items():
         try:
-            answers = clusters.module(name).states(jobs)
-            found |= {(name, job): state for job, state in answers.items()}
+            answers = clusters.module(jobs[0]["cluster"]).states(jobs)
+            found |= {(place, job): state for job, state in answers.items()}
         except (OSError, ImportError) as error:
-            found[name, ""] = f"not known ({error})"
+            found[place, ""] = f"not known ({error})"
     return found
+
+
+def place_of(record: dict) -> str:
+    """Of a job: its engine, and which one of these where there are several."""
+    return f"{record['cluster']} {record.get('address', '')}"
 
 
 def how(run: Path, record: dict, known: dict) -> str:
     """In words."""
-    name, job = record["cluster"], record["job"]
+    place, job = place_of(record), record["job"]
     attempt = last_attempt(run)
     if job is None and not attempt:
         return "not submitted"
-    if job and (state := known.get((name, job))):
+    if job and (state := known.get((place, job))):
         return state
     if attempt and attempt.get("exit") is not None:
         return ENDS.get(attempt["exit"], f"ended with exit status {attempt['exit']}")
-    if job and (why := known.get((name, ""))):
+    if job and (why := known.get((place, ""))):
         return why
     return "ended early: its log and what the job printed say why" if job else "not known"
 

@@ -3,24 +3,18 @@
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig
 
 from launcher import clusters, folders
-from preflight import nodes
 from preflight.facts import is_rl
 from preflight.mistakes import Mistake, near
 
-ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = "job.sbatch.jinja"
-STOP = "scancel"
-TIMEOUT_S = 60
 WAITING = "PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED"
 
 
@@ -76,20 +70,15 @@ def script(runs: Sequence[clusters.Handed], place: Path, is_array: bool) -> str:
     config = runs[0].config
     own = [folders.of_checkpoints(run.config, run.run_dir) for run in runs]
     checkpoints = [folder for folder in own if folder]
-    srun, before = container_words(config, [ROOT, Path.cwd(), place, Path("/tmp"), *checkpoints])
-    files = [name for run in runs for name in nodes.needed(run.config)]
+    srun, before = container_words(
+        config, [clusters.ROOT, Path.cwd(), place, Path("/tmp"), *checkpoints]
+    )
     step = ["srun", "--overlap", "--nodes=1", "--ntasks=1", *srun] if srun else []
     words = []
     if config.lab.hw.nodes > 1 and is_rl(config):
-        hw = config.lab.hw
-        words = [f"--num-gpus={hw.gpus_per_node}"]
-        words += [f"--num-cpus={hw.ray_cpus}"] if hw.ray_cpus else []
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters["sh"] = lambda value: shlex.quote(str(value))
-    return environment.get_template(TEMPLATE).render(
+        words = clusters.ray_words(config)
+    return clusters.render(
+        TEMPLATE,
         options=options(config, place, len(runs) if is_array else None),
         folders=[run.run_dir for run in runs],
         cwd=Path.cwd(),
@@ -99,11 +88,10 @@ def script(runs: Sequence[clusters.Handed], place: Path, is_array: bool) -> str:
         container_words="".join(f" {shlex.quote(word)}" for word in srun),
         ray_words="".join(f" {word}" for word in words),
         python=config.lab.cluster.python or sys.executable,
-        launch=ROOT / "launch.py",
+        launch=clusters.ROOT / "launch.py",
         nodes=config.lab.hw.nodes,
         requeue=config.lab.cluster.requeue,
-        gpus=config.lab.hw.gpus_per_node,
-        needed=[shlex.quote(name) for name in dict.fromkeys(files)],
+        look=clusters.look('"${python[@]}"', '"$here:$port"', *[run.config for run in runs]),
         checkpoints=[shlex.quote(str(folder)) for folder in checkpoints],
     )
 
@@ -134,7 +122,7 @@ def submit(runs: list[clusters.Handed]) -> list[str]:
             clusters.note(run.run_dir, "slurm", None)
         job = None
         if shutil.which("sbatch"):
-            job = asked(["sbatch", "--parsable", str(file)]).strip().partition(";")[0]
+            job = clusters.asked(["sbatch", "--parsable", str(file)]).strip().partition(";")[0]
             for index, run in enumerate(group):
                 clusters.note(run.run_dir, "slurm", f"{job}_{index}" if is_array else job)
         lines.append(said(file, job, len(group) if is_array else None))
@@ -148,31 +136,18 @@ def said(file: Path, job: str | None, count: int | None) -> str:
             f"there is no sbatch here. On a machine that has it: sbatch {shlex.quote(near(file))}"
         )
     what = f"job {job}" if count is None else f"array job {job}, {count} runs"
-    return f"{what}, by {near(file)}. How it is: python launch.py status. To stop it: {STOP} {job}"
+    return f"{what}, by {near(file)}. How it is: python launch.py status. To stop it: {stop({'job': job})}"
 
 
-def asked(command: list[str]) -> str:
-    """What a command of Slurm prints. Raises Mistake with what it says if it fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        raise Mistake(
-            f"{command[0]} has not answered for {TIMEOUT_S} s: is slurmctld up?"
-        ) from None
-    if done.returncode:
-        words = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
-        raise Mistake(f"{shlex.join(command)}: {words}")
-    return done.stdout
+def stop(job: dict) -> str:
+    """The command that ends a job."""
+    return f"scancel {job['job']}"
 
 
 def states(jobs: list[dict]) -> dict[str, str]:
     """Of those of these jobs that have not ended: waiting, running. Raises OSError where there is no squeue."""
-    if not shutil.which("squeue"):
-        raise FileNotFoundError("squeue")
-    try:  # all of the user's: squeue fails where one of the named jobs is forgotten
-        text = asked(["squeue", "--noheader", "--array", "--me", "--format=%i|%T|%r"])
-    except Mistake as mistake:
-        raise OSError(str(mistake)) from None
+    # all of the user's: squeue fails where one of the named jobs is forgotten
+    text = clusters.answered(["squeue", "--noheader", "--array", "--me", "--format=%i|%T|%r"])
     found = {}
     for line in text.splitlines():
         job, state, reason = line.split("|", 2)

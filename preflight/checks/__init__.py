@@ -64,8 +64,19 @@ def applies_to(*conditions: Callable[[DictConfig], bool]) -> Callable[[Check], C
 
 def of_the_node(check: Check) -> Check:
     """A check of the machine that the run is on. Where a cluster's job begins the run, it is made when that begins."""
-    check.of_the_node = True  # type: ignore[attr-defined]
+    check.of_the_node = lambda config: True  # type: ignore[attr-defined]
     return check
+
+
+def of_a_cpu_node(check: Check) -> Check:
+    """The same, of a check that looks at the machine only where its CPU is the device: a GPU's profile says it all."""
+    check.of_the_node = lambda config: config.lab.hw.device == "cpu"  # type: ignore[attr-defined]
+    return check
+
+
+def is_of_the_node(check: Check, config: DictConfig) -> bool:
+    """Whether a check of this run looks at the machine that the run is on."""
+    return hasattr(check, "of_the_node") and check.of_the_node(config)
 
 
 def checks(modules: tuple[str, ...] = DEFAULT) -> dict[str, Check]:

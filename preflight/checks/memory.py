@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from preflight.checks import of_a_cpu_node
 from preflight.facts import is_rl
 from preflight.memory import cures
 from preflight.memory.forecast import Forecast
@@ -21,6 +22,7 @@ def check_plan(config: DictConfig) -> str | None:
     return None if config.lab.plan in PLANS else unknown("lab.plan", config.lab.plan, PLANS)
 
 
+@of_a_cpu_node
 def check_fit(config: DictConfig, expected: Forecast) -> str | None:
     """The memory of every phase of a step, and the shortest change that makes it fit."""
     return cures.refusal(config, expected.plan) if expected.plan else None

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from ray_nodes import two_nodes
 
 from preflight.checks import ray
 
@@ -11,14 +12,10 @@ pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """A Ray of two nodes with one logical GPU each; gives its address."""
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1})
-    made.add_node(num_cpus=1, num_gpus=1)
-    yield made.address
-    made.shutdown()
+def cluster():
+    """The address of a Ray of two nodes."""
+    with two_nodes(cpus=1) as made:
+        yield made.address
 
 
 def look(address: str, *words: str) -> subprocess.CompletedProcess:
