@@ -157,5 +157,6 @@ def publish(stage: Path, run_dir: Path, number: int, keep: int | None) -> None:
     (run_dir / TRACKER).write_text(str(number))
     for old in folder.glob("global_step_*"):
         if keep and int(old.name.removeprefix("global_step_")) <= number - max(keep, 1):
-            shutil.rmtree(old.resolve().parent)  # all that the stage has saved
+            # all that the stage has saved; a run that was cut here finds some of it, or nothing
+            shutil.rmtree(old.resolve().parent, ignore_errors=True)
             old.unlink()

@@ -12,6 +12,7 @@ FIGURES = (
     "metrics.json"  # in a checkpoint's folder: the metrics of its step, which verl logs after it
 )
 MADE = "training/global_step"  # a metric of a step that was made, and not of a validation alone
+TOKENS = "train/total_tokens(B)"
 
 
 def known(step: int) -> dict:
@@ -36,6 +37,23 @@ def begin_next_epoch(checkpoint_handler) -> None:
             load(self, checkpoint_path)
 
     handler._load_dataloader_state = _load_dataloader_state
+
+
+def count_tokens_on(tracking) -> None:
+    """verl/trainer/sft_trainer.py:405, fit: train/total_tokens(B) begins again at 0 in a run that goes on."""
+    tracker = tracking.Tracking
+    log = tracker.log
+
+    @functools.wraps(log)
+    def log_step(self, data, step, *args, **kwargs):
+        if TOKENS in data:
+            if not hasattr(self, "tokens_before"):
+                self.tokens_before = known(step - 1).get(TOKENS, 0.0)
+            tokens = round((self.tokens_before + data[TOKENS]) * 1e9)
+            data = {**data, TOKENS: tokens / 1e9}  # as verl writes it
+        log(self, data, step, *args, **kwargs)
+
+    tracker.log = log_step
 
 
 def keep_settings(fsdp_checkpoint_manager) -> None:

@@ -45,6 +45,7 @@ PATCHES: dict[str, list[Callable]] = {
         verl.time_sft_step,  # SFT logs timing_s/step
         verl.always_write_metrics,  # metrics.jsonl whatever trainer.logger names
         verl.append_metrics,  # metrics.jsonl keeps its past when a run is resumed
+        checkpoints.count_tokens_on,  # SFT's tokens of all starts
         checkpoints.purge_events,  # TensorBoard shows a step once
     ],
     "verl.utils.torch_functional": [

@@ -49,8 +49,8 @@ class AgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         self.seed = rollout.seed if wanted and rollout.name == "vllm" else None
 
     def seeded(self, params: dict, uid: str, session: int, validate: bool) -> dict:
-        """Sampling parameters with the answer's seed; the most probable token needs none."""
-        if self.seed is None or params["temperature"] == 0:
+        """Sampling parameters with the answer's seed, if they have none yet; the most probable token needs none."""
+        if self.seed is None or params["temperature"] == 0 or params.get("seed") is not None:
             return params
         return params | {"seed": samples.answer_seed(self.seed, uid, session, validate)}
 

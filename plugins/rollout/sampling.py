@@ -6,6 +6,8 @@ has a `row_id`:
 
 * `train-...` is sampled as a training prompt is (`rollout.{temperature,top_p,top_k}`), any other as
   a validation prompt (`rollout.val_kwargs`);
+* its answer has the seed that comes of it, and not of the row's place: a job that was cut, or one without
+  a validation, gives the others the same answers;
 * it stands in the dump beside the answer: two prompts may have the same text.
 
 Several answers to a prompt are several rows: with `val_kwargs.n` above 1 verl would bootstrap
@@ -22,13 +24,14 @@ class SamplingWorker(BatchedAgentLoopWorker):
         super().__init__(config, *args, **kwargs)
         self.batched = self.batched and config.lab.batched_rollout
 
-    async def _run_prompt(self, prompt, sampling_params, *args, **kwargs) -> None:
+    async def _run_prompt(self, prompt, sampling_params, trajectory, *args, **kwargs) -> None:
         if prompt["row_id"].startswith("train-"):
             rollout = self.config.actor_rollout_ref.rollout
             sampling_params = sampling_params | {
                 name: rollout[name] for name in ("temperature", "top_p", "top_k")
             }
-        await super()._run_prompt(prompt, sampling_params, *args, **kwargs)
+        sampling_params = self.seeded(sampling_params, prompt["row_id"], 0, trajectory["validate"])
+        await super()._run_prompt(prompt, sampling_params, trajectory, *args, **kwargs)
 
     async def _compute_score(self, outputs, kwargs) -> None:
         await super()._compute_score(outputs, kwargs)

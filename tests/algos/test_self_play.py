@@ -1,17 +1,23 @@
 """Self-play without a run: the pairs, the prompts of the rounds, what is configured, what is kept."""
 
+import contextlib
 import json
+import os
+import shutil
 import sys
+import zlib
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-from algos import _pairing, _prompts, _samples
+from algos import _pairing, _prompts, _samples, self_play
 from data_prep import _schema
 from launcher import stages
 from launcher.checkpoints import latest_model
+from launcher.metrics import read_metrics
 from preflight.names import groups
 
 
@@ -169,8 +175,109 @@ def test_the_last_models_are_kept_and_found(tmp_path):
     ]
     assert not list(tmp_path.rglob("optim.pt"))
     assert not (tmp_path / "round_1/dpo/checkpoints").exists()
+    stage_with_model(tmp_path, 4)
+    shutil.rmtree(tmp_path / "round_2/dpo/checkpoints")  # as if the run was cut while it did that
+    stages.publish(tmp_path / "round_4/dpo", tmp_path, 4, keep=2)
+    steps = sorted(int(p.name.rpartition("_")[2]) for p in (tmp_path / "checkpoints").glob("g*"))
+    assert steps == [3, 4]
     moved = tmp_path.rename(tmp_path.with_name("moved"))
     assert (latest_model(moved) / "config.json").exists()  # a run's folder may move
+
+
+class Cut(Exception):
+    """What ends a start of a run."""
+
+
+class Stages:
+    """Stands for launcher.stages.run: a stage whose answers and losses come of what it was given alone.
+
+    Args:
+        cut: a start is cut before its stage of this number (0.5 behind it, while its end is not written down yet).
+    """
+
+    def __init__(self, cut: float):
+        self.cut, self.done = cut, 0
+
+    def run(self, folder, algo, changes) -> None:
+        if self.done == self.cut:
+            raise Cut
+        self.done += 1
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        model = str(changes["lab"]["model"]["path"]).partition("/run/")[2]
+        if algo == "self_play":
+            seed = changes["actor_rollout_ref"]["rollout"]["seed"]
+            ids = [
+                row["row_id"] for row in pq.read_table(folder.with_suffix(".parquet")).to_pylist()
+            ]
+            answers = [
+                zlib.crc32(f"{i} {model} {'' if 'val' in i else seed}".encode()) for i in ids
+            ]
+            lines = [{"row_id": i, "output": str(a), "score": a % 7 / 6, "acc": a % 2}
+                     for i, a in zip(ids, answers, strict=True)]  # fmt: skip
+            (folder / "validation").mkdir(exist_ok=True)
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (folder / "validation/0.jsonl").write_text(text)
+        else:
+            stage_with_model(folder.parents[1], int(folder.parent.name.removeprefix("round_")))
+            pairs = str(pq.read_table(changes["data"]["train_files"]).to_pylist())
+            loss = {"train/loss": zlib.crc32(f"{model} {pairs}".encode()) / 2**32}
+            (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "data": loss}) + "\n")
+        if self.done == self.cut + 0.5:
+            raise Cut
+        now = "2026-01-01T00:00:00"
+        ended = {"attempts": [{"start": now, "end": now, "exit": 0}]}
+        (folder / "run.json").write_text(json.dumps(ended))
+
+
+@pytest.mark.parametrize("test_freq", [1, 2])
+def test_a_run_that_was_cut_anywhere_ends_as_one_without_a_cut(
+    composer, sql_demo, tmp_path, monkeypatch, test_freq
+):
+    """Cut before each stage, and behind it; and ended after each round, then asked for more of them."""
+
+    def start(place, cut: float, rounds: int = 3) -> None:
+        folder = tmp_path / place / "run"
+        config = composer("algo=self_play", f"lab.dataset.dir={sql_demo}",
+                          f"trainer.total_training_steps={rounds}", f"trainer.test_freq={test_freq}",
+                          "self_play.prompts=6", "lab.dataset.val_max_samples=4")  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        monkeypatch.setattr(stages, "composed", lambda _: config)
+        monkeypatch.setattr(stages, "run", Stages(cut).run)
+        OmegaConf.update(config, "lab.run_dir", str(folder))
+        play = self_play.SelfPlay(config)
+        play.records.logger = SimpleNamespace(log=lambda data, step: logged(folder, data, step))
+        with contextlib.suppress(Cut):
+            play.run()
+
+    def logged(folder, data: dict, step: int) -> None:
+        with open(folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"step": step, "data": data}) + "\n")
+
+    def made(place) -> dict:
+        """All that a run has at its end."""
+        folder = tmp_path / place / "run"
+        files = [*folder.glob("rollouts/*"), *folder.glob("validation/*"), folder / "metrics.jsonl"]
+        texts = {str(file.relative_to(folder)): file.read_text() for file in files}
+        links = {link.name: os.readlink(link) for link in folder.glob("checkpoints/global_step_*")}
+        return texts | links | {"last": latest_model(folder).relative_to(folder)}
+
+    start("whole", -1)
+    whole = made("whole")
+    assert {f"rollouts/{t}.jsonl" for t in (1, 2, 3)} <= whole.keys()
+    assert read_metrics(tmp_path / "whole/run/metrics.jsonl").keys() >= {1, 2, 3}
+    for cut in [half / 2 for half in range(14)]:  # of seven stages
+        start(f"cut_{cut}", cut)
+        start(f"cut_{cut}", -1)
+        assert made(f"cut_{cut}") == whole, cut
+    for rounds in (1, 2):
+        start(f"ended_{rounds}", -1, rounds)
+        start(f"ended_{rounds}", -1)
+        more = made(f"ended_{rounds}")
+        if test_freq == 2 and rounds == 1:  # it has validated its last round, too
+            assert more.pop("validation/1.jsonl")
+            more["metrics.jsonl"] = whole["metrics.jsonl"]
+        assert more == whole, rounds
 
 
 def test_a_stage_that_fails_says_why(tmp_path, tiny_model, capfd):

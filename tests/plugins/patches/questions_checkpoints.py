@@ -124,6 +124,18 @@ def sft_cut():
     return found
 
 
+def sft_tokens():
+    """The tokens so far at each step of a run that was cut behind its second one, and of one without a cut."""
+    found = []
+    for starts in ((2, 0), (0,)):
+        with tempfile.TemporaryDirectory() as place:
+            for stop in starts:
+                sft_start(Path(place), 1, 0, stop=stop)
+            lines = (Path(place) / "metrics.jsonl").read_text().splitlines()
+            found.append([json.loads(line)["data"]["train/total_tokens(B)"] for line in lines])
+    return found
+
+
 def sft_with_more_epochs():
     """Rows of a run of one epoch that gets a second one, and of one with both from the start; 0 and 2 workers read."""
     found = []
@@ -368,6 +380,6 @@ def half_a_line():
 
 
 QUESTIONS = [
-    sft_cut, sft_with_more_epochs, sft_kept, settings_of_a_start, spared, rl_cut, saved_not_logged, rl_kept,
+    sft_cut, sft_tokens, sft_with_more_epochs, sft_kept, settings_of_a_start, spared, rl_cut, saved_not_logged, rl_kept,
     kl_coefficient, events, half_a_line,
 ]  # fmt: skip

@@ -13,6 +13,13 @@ def test_verls_sft_skips_an_epoch_after_a_checkpoint_at_an_epochs_end(without, p
     assert found == [whole] * 2 and len(whole) == 6
 
 
+def test_verls_sft_counts_the_tokens_of_a_start(without, patched):
+    """Two rows of two tokens a step; verl's metrics.jsonl has its last start alone."""
+    so_far = [4e-9, 8e-9, 12e-9]
+    assert without["sft_tokens"] == [[4e-9], so_far]
+    assert patched["sft_tokens"] == [so_far, so_far]
+
+
 def test_verl_forgets_the_checkpoints_of_earlier_starts(without, patched):
     steps = [f"global_step_{n}" for n in range(1, 7)]
     assert without["sft_kept"] == [steps, steps[1::2]]
