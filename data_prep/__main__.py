@@ -48,7 +48,6 @@ def prepare(argv: list[str]) -> int:
     parser = Parser(
         prog=f"python -m data_prep {name}",
         description=source.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     source.add_options(parser)

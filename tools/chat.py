@@ -157,8 +157,7 @@ def option(name: str):
 def main(argv: list[str]) -> int:
     """The command line; returns the exit status."""
     commands = textwrap.indent(help_text(), "    ")
-    parser = Parser(prog="python -m tools.chat", description=f"{__doc__}{commands}",
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser(prog="python -m tools.chat", description=f"{__doc__}{commands}")
     parser.add_argument("words", nargs="+", metavar="MODEL | KEY=VALUE", help="see above")
     parser.add_argument("--with", dest="with_", action="append", default=[], metavar="MODEL",
                         help="another model beside it; may be given again")  # fmt: skip

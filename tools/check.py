@@ -7,7 +7,6 @@ KEY=VALUE are overrides of launch.py, which runs the quick checks of these itsel
 started. `lab.preflight.skip=[NAME,...]` leaves checks out. Exit status 2 if anything is wrong.
 """
 
-import argparse
 import sys
 
 from preflight import names, resolvers
@@ -49,8 +48,7 @@ def show(overrides: list[str]) -> int:
 
 def main(argv: list[str]) -> int:
     """The command line; returns the exit status."""
-    parser = Parser(prog="python -m tools.check", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser(prog="python -m tools.check", description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for launch.py")
     args = parser.parse_args(argv)
     resolvers.register()

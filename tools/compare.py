@@ -36,7 +36,6 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(
         prog="python -m tools.compare",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "sides",

@@ -280,8 +280,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def main(argv: list[str]) -> int:
     """The command line; returns the exit status."""
-    parser = Parser(prog="python -m tools.evaluate", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser(prog="python -m tools.evaluate", description=__doc__)
     parser.add_argument("words", nargs="+", metavar="MODEL | KEY=VALUE", help="see above")
     parser.add_argument("--input", type=Path, help="questions: parquet, JSON, JSONL or CSV")
     parser.add_argument("--output", type=Path, help=f"default {FOLDER}/MODEL-INPUT.jsonl")

@@ -97,8 +97,7 @@ def serve(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = Parser(prog="python -m tools.monitor", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser(prog="python -m tools.monitor", description=__doc__)
     parser.add_argument(
         "folder", type=Path, nargs="?", help="of a run, or of many (outputs/ and multirun/)"
     )

@@ -11,7 +11,6 @@ named for them. Stages are checked before the first one starts. The same command
 stage that has ended well, and goes on with one that was cut.
 """
 
-import argparse
 import os
 import re
 import subprocess
@@ -144,7 +143,6 @@ def main(argv: list[str]) -> int:
     parser = Parser(
         prog="python -m tools.pipeline",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("words", nargs="*", metavar="STAGE | KEY=VALUE | STAGE:KEY=VALUE")
     place = Path("outputs/pipeline") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

@@ -179,8 +179,7 @@ def judge(
 
 def main(argv: list[str]) -> int:
     """The command line; returns the exit status."""
-    parser = Parser(prog="python -m tools.reward_lab", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser(prog="python -m tools.reward_lab", description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for launch.py")
     parser.add_argument("--rows", type=int, default=64, help="of the validation file (%(default)s)")
     parser.add_argument("--answers", type=Path, help="sampled answers: a file, or a run's folder")

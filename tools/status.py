@@ -4,7 +4,6 @@ python launch.py status            of all below outputs/ and multirun/
 python launch.py status FOLDER...  of these runs or folders alone
 """
 
-import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -92,7 +91,6 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(
         prog="python launch.py status",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="outputs multirun")
     args = parser.parse_args(argv)
