@@ -2,7 +2,7 @@
 
 * An item (a pair) stays together; `data.train_batch_size` counts items.
 * Metrics of training and validation are means over whole batches (algos/_worker.py).
-* No dropout; `trainer.seed` seeds a new head and a new adapter, too.
+* No dropout.
 
 A loss function gets `model_output` and `data` of one micro-batch (and `dp_group`). It returns the
 loss, scaled so that the mean over workers of the sum over micro-batches is the batch's, and metrics.
@@ -74,7 +74,6 @@ class Trainer(sft_trainer.SFTTrainer):
             loader.collate_fn = lambda items: collate(list(chain.from_iterable(items)))
 
     def _init_engine(self):
-        torch.manual_seed(self.config.trainer.seed)  # of a new head, a new adapter
         super()._init_engine()
         if self.val_dataloader is None:
             self.test_freq = -1

@@ -90,3 +90,21 @@ def seed_requests(llm_server) -> None:
         )
 
     client.generate = seeded
+
+
+def seed_engine(transformer_impl) -> None:
+    """verl/workers/engine/fsdp/transformer_impl.py:207, initialize, draws with the seed that its process has by chance.
+
+    So a new head (of PPO's critic) and a new adapter are others in each run, and so is dropout. All workers draw
+    the same new weights; in dropout each has a seed of its own. A checkpoint brings the generators' state.
+    """
+    engine, seed = transformer_impl.FSDPEngine, transformer_impl.torch.manual_seed
+    initialize = engine.initialize
+
+    @functools.wraps(initialize)
+    def seeded(self):
+        seed(self.engine_config.seed)
+        initialize(self)
+        seed(samples.seed_of(self.engine_config.seed, self.rank))
+
+    engine.initialize = seeded

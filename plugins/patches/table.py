@@ -63,6 +63,7 @@ PATCHES: dict[str, list[Callable]] = {
         checkpoints.limit_sft,  # old checkpoints go, those of earlier starts, too
     ],
     "verl.workers.engine.fsdp.transformer_impl": [
+        order.seed_engine,  # new heads and adapters follow lab.seed
         verl.name_value_model,  # hf_model of a critic or reward model has its own name
         verl.adapter_of_value_model,  # LoRA of these
     ],

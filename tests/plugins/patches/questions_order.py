@@ -80,4 +80,33 @@ def turn_seeds():
     return seeds
 
 
-QUESTIONS = [prompt_names, batch_order, turn_seeds]
+def engine_draws():
+    """What the engines of workers 0, 1 and 0 with seed 5, and 0 with seed 6, draw for new weights, and afterwards."""
+    import torch
+    from verl.workers.engine.fsdp import transformer_impl
+
+    class Engine(transformer_impl.FSDPEngine):
+        module = optimizer = lr_scheduler = None
+        model_config = checkpoint_config = mock.Mock()
+        _is_offload_param = _is_offload_optimizer = False
+        __abstractmethods__ = frozenset()
+
+        def _build_model_optimizer(self):
+            self.weights = torch.rand(1).item()
+
+        def to(self, *_, **__):
+            pass
+
+    found = []
+    others = dict.fromkeys(("FSDPCheckpointManager", "log_gpu_memory_usage"), mock.DEFAULT)
+    with mock.patch.multiple(transformer_impl, **others):
+        for rank, seed in ((0, 5), (1, 5), (0, 5), (0, 6)):
+            engine = Engine.__new__(Engine)
+            engine.rank, engine.engine_config = rank, SimpleNamespace(seed=seed)
+            torch.seed()  # as a new process has it
+            engine.initialize()
+            found.append([engine.weights, torch.rand(1).item()])
+    return found
+
+
+QUESTIONS = [prompt_names, batch_order, turn_seeds, engine_draws]

@@ -42,6 +42,15 @@ def test_verls_turns_have_one_seed(without, patched):
     assert first == samples.seed_request({"seed": 7}, [1, 2])["seed"]
 
 
+def test_verls_engines_draw_new_weights_by_chance(without, patched):
+    drawn = [number for pair in without["engine_draws"] for number in pair]
+    assert len(set(drawn)) == len(drawn)
+    first, second, again, other = patched["engine_draws"]
+    assert first == again
+    assert first[0] == second[0] and first[1] != second[1]  # the same new weights, other dropout
+    assert not set(first) & set(other)
+
+
 def test_vllm_asks_a_generator_of_the_cpu_for_its_offset():
     """Its runner takes a draw back that way, and the generator refuses."""
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
