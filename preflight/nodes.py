@@ -73,7 +73,9 @@ def alive(gpus: int) -> list[dict]:
     return [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("GPU", 0) >= gpus]
 
 
-def complaints(nodes: int, gpus: int, wait_s: float, files: list[str]) -> Iterable[str]:
+def complaints(
+    nodes: int, gpus: int, wait_s: float, files: list[str], cpus: int = 0
+) -> Iterable[str]:
     """What is missing, of a Ray that this process has joined.
 
     Args:
@@ -81,6 +83,7 @@ def complaints(nodes: int, gpus: int, wait_s: float, files: list[str]) -> Iterab
         gpus: and of each so many.
         wait_s: so long nodes may take to come.
         files: that each must see, by absolute paths.
+        cpus: that Ray must count on all nodes together.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -92,6 +95,9 @@ def complaints(nodes: int, gpus: int, wait_s: float, files: list[str]) -> Iterab
         yield (f"the Ray cluster has {len(found)} nodes with {gpus} GPUs or more, and the run needs {nodes}"
                " (lab.hw.nodes, lab.hw.gpus_per_node).")  # fmt: skip
         return
+    if (count := ray.cluster_resources().get("CPU", 0)) < cpus:
+        yield (f"verl asks Ray for {cpus} CPUs and waits for ever where it counts fewer, here {count:.0f}:"
+               " `ray start --num-cpus=N` on each node, even where there are fewer.")  # fmt: skip
     if not files:
         return
     look = ray.remote(num_cpus=0, max_retries=0)(unseen)
@@ -130,6 +136,7 @@ def main() -> int:
     parser.add_argument("address")
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=0)
+    parser.add_argument("--cpus", type=int, default=0, help="of all nodes together")
     parser.add_argument("--wait", type=float, default=0.0, help="seconds that nodes may take")
     parser.add_argument("--files", nargs="*", default=[], help="that each node must see")
     args = parser.parse_args()
@@ -146,7 +153,7 @@ def main() -> int:
     except (ConnectionError, RuntimeError) as error:
         print(f"the Ray at {args.address} can't be joined: {' '.join(str(error).split())}")
         return 1
-    found = list(complaints(args.nodes, args.gpus, args.wait, args.files))
+    found = list(complaints(args.nodes, args.gpus, args.wait, args.files, args.cpus))
     for line in found:
         print(line)
     ray.shutdown()

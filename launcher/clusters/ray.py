@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from launcher import clusters
 from launcher.supervisor import GRACE_S
 from preflight import cluster, ray_jobs
+from preflight.checks.ray import gpus_of_node
 from preflight.facts import is_rl
 from preflight.mistakes import Mistake, near
 
@@ -36,7 +37,7 @@ def entrypoint(config: DictConfig, run_dir: Path) -> str:
     begin = clusters.begin(config, run_dir, "launch.py" if is_code else clusters.ROOT / "launch.py")
     if is_rl(config):
         turn = [config.lab.cluster.python or sys.executable, "-m", "launcher.clusters.turn"]
-        turn += [f"--nodes={config.trainer.nnodes}", f"--gpus={config.trainer.n_gpus_per_node}"]
+        turn += [f"--nodes={config.trainer.nnodes}", f"--gpus={gpus_of_node(config)}"]
         begin = f"{shlex.join(turn)} -- {begin}"
     return f"exec {begin}" if sent else f"cd {shlex.quote(str(Path.cwd()))} && exec {begin}"
 

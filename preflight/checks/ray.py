@@ -47,6 +47,17 @@ def own_gpus_of_reward_model(config: DictConfig) -> int:
     return model.n_gpus_per_node if model.enable and model.enable_resource_pool else 0
 
 
+def gpus_of_node(config: DictConfig) -> int:
+    """What verl asks Ray for on each node."""
+    return config.trainer.n_gpus_per_node + own_gpus_of_reward_model(config)
+
+
+def cpus_asked_for(config: DictConfig) -> int:
+    """What verl asks Ray for, on all nodes together: for the workers, for the queue and its controller."""
+    queue = config.transfer_queue.backend.SimpleStorage.num_data_storage_units
+    return CPUS_PER_GPU * gpus_of_node(config) * config.trainer.nnodes + queue + 1
+
+
 def reaches(host: str, port: int) -> bool:
     """Whether somebody listens there."""
     try:
@@ -79,7 +90,7 @@ def check_ray_gpus(config: DictConfig) -> str | None:
     count = OmegaConf.select(config, "ray_kwargs.ray_init.num_gpus")
     if count is None:
         return None
-    want = config.trainer.n_gpus_per_node + own_gpus_of_reward_model(config)
+    want = gpus_of_node(config)
     if count < want:
         return (f"trainer.n_gpus_per_node={config.trainer.n_gpus_per_node} (and the reward model's) need {want} GPUs,"
                 f" and Ray counts {count}: set lab.hw.gpus_per_node, which sets both.")  # fmt: skip
@@ -92,7 +103,8 @@ def check_ray_cluster(config: DictConfig) -> str | None:
     """A cluster that is named has the nodes, and each sees the files. The look takes a few seconds."""
     if check_ray_address(config):
         return None  # nobody answers there, which is told
-    hw = ["--nodes", str(config.trainer.nnodes), "--gpus", str(config.trainer.n_gpus_per_node)]
+    hw = ["--nodes", str(config.trainer.nnodes), "--gpus", str(gpus_of_node(config))]
+    hw += ["--cpus", str(cpus_asked_for(config))]
     look = [
         sys.executable,
         "-m",
@@ -140,11 +152,10 @@ def check_ray_cpus(config: DictConfig) -> str | None:
         return None
     count = OmegaConf.select(config, "ray_kwargs.ray_init.num_cpus")
     count = cpus_of_ray() if count is None else count
-    queue = config.transfer_queue.backend.SimpleStorage.num_data_storage_units
-    gpus = config.trainer.n_gpus_per_node + own_gpus_of_reward_model(config)
-    want = CPUS_PER_GPU * gpus + queue + 1  # and the queue's controller
+    want = cpus_asked_for(config)
     if count < want:
-        return (f"verl asks Ray for {want} CPUs ({CPUS_PER_GPU} a GPU, {queue + 1} for the queue) and waits for ever"
+        queue = want - CPUS_PER_GPU * gpus_of_node(config)
+        return (f"verl asks Ray for {want} CPUs ({CPUS_PER_GPU} a GPU, {queue} for the queue) and waits for ever"
                 f" where it has {count}: set lab.hw.ray_cpus={want}, even where there are fewer.")  # fmt: skip
     return None
 

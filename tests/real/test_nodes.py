@@ -14,7 +14,7 @@ pytestmark = pytest.mark.real
 @pytest.fixture(scope="module")
 def cluster():
     """The address of a Ray of two nodes."""
-    with two_nodes(cpus=1) as made:
+    with two_nodes(cpus=8) as made:
         yield made.address
 
 
@@ -48,6 +48,8 @@ def test_a_run_is_refused_before_it_joins(cluster, composer, tiny_model, sql_dem
     words = ["hw=cpu", f"lab.model.path={tiny_model}", f"lab.dataset.dir={sql_demo}"]
     config = composer(*words, f"ray_kwargs.ray_init.address={cluster}", "lab.hw.nodes=2")
     assert ray.check_ray_cluster(config) is None
+    config.transfer_queue.backend.SimpleStorage.num_data_storage_units = 30
+    assert "asks Ray for 37 CPUs and waits for ever" in ray.check_ray_cluster(config)
     config.trainer.nnodes = 3
     assert "has 2 nodes" in ray.check_ray_cluster(config)
 
