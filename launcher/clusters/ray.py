@@ -12,7 +12,7 @@ from launcher import clusters
 from launcher.supervisor import GRACE_S
 from preflight import cluster, ray_jobs
 from preflight.checks.ray import gpus_of_node
-from preflight.facts import is_rl
+from preflight.facts import is_driver, is_rl
 from preflight.mistakes import Mistake, near
 
 STOP_S = str(int(2 * GRACE_S))  # until Ray kills what it stops; its own 3 are less than a run needs
@@ -30,12 +30,17 @@ def environment(config: DictConfig, engine: str = "ray") -> dict[str, Any]:
     return {"env_vars": asked | own, **({"working_dir": os.path.abspath(sent)} if sent else {})}
 
 
+def takes_gpus(config: DictConfig) -> bool:
+    """Whether the run itself asks Ray for its GPUs, on all its nodes; else they are the job's, on the head."""
+    return is_rl(config) and not is_driver(config)
+
+
 def entrypoint(config: DictConfig, run_dir: Path) -> str:
     """The job's command, for sh. It begins in this folder, or in Ray's copy of the one that is sent."""
     sent = config.lab.cluster.working_dir
     is_code = sent and os.path.exists(sent) and os.path.samefile(sent, clusters.ROOT)
     begin = clusters.begin(config, run_dir, "launch.py" if is_code else clusters.ROOT / "launch.py")
-    if is_rl(config):
+    if takes_gpus(config):
         turn = [config.lab.cluster.python or sys.executable, "-m", "launcher.clusters.turn"]
         turn += [f"--nodes={config.trainer.nnodes}", f"--gpus={gpus_of_node(config)}"]
         begin = f"{shlex.join(turn)} -- {begin}"
@@ -49,12 +54,12 @@ def submit(runs: list[clusters.Handed]) -> list[str]:
         asked: DictConfig = run.config.lab.cluster
         client = ray_jobs.client(asked.address, same_version=asked.python is None)
         clusters.note(run.run_dir, "ray", None)
+        gpus = None if takes_gpus(run.config) else run.config.lab.hw.gpus_per_node
         try:
             job = client.submit_job(
                 entrypoint=entrypoint(run.config, run.run_dir),
                 runtime_env=environment(run.config),
-                # of a run of RL verl asks Ray for them, on all its nodes
-                entrypoint_num_gpus=None if is_rl(run.config) else run.config.lab.hw.gpus_per_node,
+                entrypoint_num_gpus=gpus,
             )
         except (RuntimeError, ValueError, TypeError, OSError) as error:
             why = " ".join(str(error).split())[:300]

@@ -91,6 +91,12 @@ def test_a_folder_that_is_sent(composer, tmp_path):
     )
 
 
+@pytest.mark.parametrize("algo, of_the_job", [("grpo", False), ("dpo", True), ("self_play", True)])
+def test_gpus_are_the_runs_or_the_jobs(composer, algo, of_the_job):
+    """Self-play starts a Ray of its own for each round, as on one machine."""
+    assert ray.takes_gpus(composer("cluster=ray", f"algo={algo}")) is not of_the_job
+
+
 def test_training_under_torchrun_asks_ray_itself_for_its_gpus(jobs, launch, tmp_path):
     done = launch(f"hydra.run.dir={tmp_path / 'run'}", "algo=sft")
     assert done.returncode == 0, done.stderr

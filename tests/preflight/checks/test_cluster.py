@@ -90,6 +90,12 @@ def test_databases_that_rows_name_are_among_what_the_nodes_need(configure, tmp_p
     assert nodes.places_of(["/a/x.db", "/b/x.db", "/c/d/x.db"]) == ["/a", "/b", "/c/d"]
 
 
+def test_a_run_that_has_joined_a_ray_can_go_on(configure):
+    """Its resolved.yaml has null where one that starts a Ray has a number."""
+    words = ["ray_kwargs.ray_init.address=auto", "ray_kwargs.ray_init.num_gpus=null"]
+    assert message_of("check_values", configure(*words)) is None
+
+
 def test_what_listens_and_is_no_ray(configure, monkeypatch):
     monkeypatch.setattr(ray, "LOOK_S", 3)
     with socket.create_server(("127.0.0.1", 0)) as server:
