@@ -2,11 +2,13 @@
 
 A driver is an entry point (`lab.trainer.entry`) that launch.py starts as it starts verl's; algos/self_play.py
 is one. A stage is an ordinary run with a folder of its own, FOLDER, and a config that differs from its
-algorithm's by FOLDER/../stage/NAME.yaml. It can be repeated by hand:
+algorithm's by FOLDER/../stage/NAME.yaml (NAME_2.yaml, ...: of a start that goes on with others). It can be repeated by
+hand:
 
     python launch.py --config-dir=RUN/round_1 algo=dpo reward=none +stage=dpo hydra.run.dir=SOMEWHERE
 """
 
+import itertools
 import os
 import shutil
 import signal
@@ -104,20 +106,14 @@ def run(folder: Path, algo: str, changes: DictConfig) -> None:
 
     Raises StageError, with the stage's first error, if it does not end well.
     """
-    if (folder / TRACKER).exists():
-        where = [f"resume={folder}"]
+    goes_on = (folder / TRACKER).exists()
+    stage = f"+stage={written(folder, changes, goes_on)}"
+    if goes_on:
+        where = [f"resume={folder}", stage]
     else:
         shutil.rmtree(folder, ignore_errors=True)
         # reward=none: its reward and the options are all in `changes`, without those of the default one.
-        where = [
-            f"algo={algo}",
-            "reward=none",
-            f"+stage={folder.name}",
-            f"hydra.run.dir={names.quoted(folder)}",
-        ]
-    file = folder.parent / f"stage/{folder.name}.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("# @package _global_\n" + OmegaConf.to_yaml(changes))
+        where = [f"algo={algo}", "reward=none", stage, f"hydra.run.dir={names.quoted(folder)}"]
     process = subprocess.Popen(
         [sys.executable, LAUNCH, f"--config-dir={folder.parent}", *where],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -137,6 +133,23 @@ def run(folder: Path, algo: str, changes: DictConfig) -> None:
     if code:
         why = next((line for line in lines if line.startswith("error:") or ERROR.match(line)), "")
         raise StageError(f"{folder} ended with exit status {code}; see its log.txt. {why}")
+
+
+def written(folder: Path, changes: DictConfig, goes_on: bool) -> str:
+    """Write the changes of a stage down; returns the name of their file.
+
+    What a start before had stays for one that goes on: the difference is what is set now, and counts
+    (launcher/resume.py).
+    """
+    text = "# @package _global_\n" + OmegaConf.to_yaml(changes)
+    others = (f"{folder.name}_{number}" for number in itertools.count(2))
+    for name in itertools.chain([folder.name], others):
+        file = folder.parent / f"stage/{name}.yaml"
+        if not (goes_on and file.exists()) or file.read_text() == text:
+            break
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return name
 
 
 def publish(stage: Path, run_dir: Path, number: int, keep: int | None) -> None:

@@ -3,10 +3,12 @@
 import os
 
 import pytest
+from checkpoints import save_step
 from helpers import WITHOUT_VERL, launch_without_verl
 from omegaconf import OmegaConf
 
 from launcher import stages
+from launcher.checkpoints import track
 
 REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, *, bonus=0.0):
@@ -44,3 +46,25 @@ def test_a_stage_has_the_own_reward_of_its_run(launch, tmp_path, sql_demo, tiny_
         assert config.reward.custom_reward_function.reward_kwargs == {"bonus": 0.5}
         assert config.reward.custom_reward_function.path == str(mine)
     assert its.lab.name == "one" and os.path.samefile(its.lab.run_dir, folder)
+
+
+def test_a_stage_that_goes_on_has_what_is_set_now(launch, tmp_path, sql_demo, tiny_model):
+    """The run that it is a stage of has gone on with other settings: resume=RUN self_play.epochs=5."""
+    folder = tmp_path / "round_1/dpo"
+
+    def start(epochs: int) -> int:
+        lab = {"model": {"path": str(tiny_model)}, "dataset": {"dir": str(sql_demo)}}
+        stages.run(
+            folder, "dpo", OmegaConf.create({"lab": lab, "trainer": {"total_epochs": epochs}})
+        )
+        return OmegaConf.load(folder / "resolved.yaml").trainer.total_epochs
+
+    assert start(2) == 2
+    save_step(folder / "checkpoints/global_step_1")
+    track(folder / "checkpoints", 1)
+    assert [start(5), start(2)] == [5, 2]
+    assert len(stages.attempts(folder)) == 3
+    assert sorted(file.name for file in (tmp_path / "round_1/stage").iterdir()) == [
+        "dpo.yaml",
+        "dpo_2.yaml",
+    ]

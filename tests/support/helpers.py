@@ -22,6 +22,8 @@ SHARED = ROOT.parent / "shared" / "data"
 STEPS = 2  # of a real run
 MARK = "LAB_TESTS"  # in the environment of all that these tests start
 os.environ.setdefault(MARK, uuid.uuid4().hex)  # pytest-xdist's workers have the one of their parent
+# parts of the names of what differs between two runs of one seed: times, and what comes of them
+OF_THE_MACHINE = ("timing", "perf/", "mfu", "exec_ms", "cache_hit")
 # how a first line ends that says hardware, date and figure
 VERIFIED = re.compile(r"\. # verified: [^,]+, \d{4}-\d\d-\d\d, \S.*$")
 LEFT = re.compile(
@@ -132,8 +134,16 @@ class Run:
     def at(self, step: int, name: str) -> float:
         return self.metrics[step][name]
 
+    def figures(self) -> dict[int, dict[str, float]]:
+        """The metrics of each step that are the same in each run of one seed."""
+        return {
+            step: {n: v for n, v in metrics.items() if not any(p in n for p in OF_THE_MACHINE)}
+            for step, metrics in self.metrics.items()
+        }
+
     def samples(self, step: int, kind: str = "rollouts") -> list[dict]:
         """What a step's dump says of each answer, but for times and whether another one had the same result before."""
         lines = (self.folder / f"{kind}/{step}.jsonl").read_text().splitlines()
-        apart = ("exec_ms", "cache_hit")
-        return [{k: v for k, v in json.loads(line).items() if k not in apart} for line in lines]
+        return [
+            {k: v for k, v in json.loads(line).items() if k not in OF_THE_MACHINE} for line in lines
+        ]
