@@ -23,19 +23,22 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from launcher import clusters, ends, folders, results, resume, sweep
+from launcher import clusters, ends, folders, results, resume, search, sweep
+from launcher.halving import Halving
+from launcher.progress import StoppedEarly
 from preflight import cluster, names, prepare, resolvers, reward_keys
 from preflight.mistakes import Mistake, near
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `start`, which prints a line or two
 resolvers.register()
+search.register()
 ended: list[results.EndedJob] = []
 asked: Path | None = None  # the run that this start goes on with
 
 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
-def job(config: DictConfig) -> None:
-    """Check and run one composed config."""
+def job(config: DictConfig) -> int:
+    """Check and run one composed config; returns its exit status."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     ended.append(results.EndedJob(run_dir, 2))
     try:
@@ -44,6 +47,7 @@ def job(config: DictConfig) -> None:
             run(config, run_dir)
     except Mistake as mistake:
         print(f"error: {mistake}", file=sys.stderr)
+    return ended[-1].code
 
 
 def run(config: DictConfig, run_dir: Path) -> None:
@@ -51,7 +55,9 @@ def run(config: DictConfig, run_dir: Path) -> None:
     from launcher import child, supervisor  # --cfg job doesn't wait for them
 
     heading = f"{sweep.heading(config.lab.name)} → {near(run_dir)}"
-    if sweep.has_ended(run_dir, heading) or sweep.is_spent(config.lab.sweep, heading):
+    sweep.refuse_wrong(config)
+    of, budget = sweep.folder_of_job(), config.lab.sweep
+    if sweep.has_ended(run_dir, heading) or sweep.is_spent(of, budget, heading):
         ended[-1].code = sweep.exit_of(run_dir) or 0
         return
     clusters.refuse_second(run_dir)
@@ -73,9 +79,13 @@ def run(config: DictConfig, run_dir: Path) -> None:
             ended[-1].code = 0
             return
         attempt = results.Attempt(run_dir, sys.argv, config, expected)
+        if config.lab.sweep.halving and (folder := sweep.of_halving(run_dir)):
+            attempt.watch.halving = Halving(config, run_dir, folder)
         memory = supervisor.Memory()
         try:
             ended[-1].code = child.run(config, run_dir, memory, attempt.watch)
+        except StoppedEarly as early:
+            ended[-1].code, attempt.record["stopped_early"] = 0, early.record
         except KeyboardInterrupt as stop:
             ended[-1].code = ends.status(stop)
             raise
@@ -112,7 +122,7 @@ def start(argv: list[str]) -> int:
         elif names.MULTIRUN.intersection(argv):
             from tools.sweep import of_ended
 
-            print(f"\n{of_ended(ended)}")
+            print(f"\n{of_ended(ended, sweep.taken)}")
     except (Mistake, HydraException, OmegaConfBaseException, OSError) as error:
         print(f"error: {names.explain(error, sys.argv[1:])}", file=sys.stderr)
         return 2

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import OmegaConf
 
 from launcher.metrics import read_metrics
 from launcher.progress import ACCURACY, named
+
+if TYPE_CHECKING:
+    from launcher.halving import Halving
 
 DRIFT = "rollout_corr/kl"
 KL = "actor/kl_loss|actor/reward_kl_penalty"  # to the reference policy; there only where a KL term acts
@@ -276,6 +279,8 @@ class Watch:
         self.history = History()
         self.found: dict[str, Alert] = {}  # by kind
         self.holding: set[str] = set()  # kinds that hold now
+        self.halving: Halving | None = None  # what may end a job of a sweep
+        self.lost: dict[str, Any] | None = None  # what that said then
 
     @classmethod
     def goes_on(cls, limits: Mapping[str, float | None], file: Path) -> "Watch":
@@ -288,6 +293,8 @@ class Watch:
     def step(self, step: int, metrics: Mapping[str, Any]) -> list[Alert]:
         """Look at one line of metrics.jsonl; returns what begins to be wrong with it, each kind once."""
         self.history.add(step, metrics)
+        if self.halving and not self.lost:
+            self.lost = self.halving.step(step, metrics)
         begun = []
         for rule in RULES:
             limit = self.limits.get(rule.kind)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from launcher.best import BestModel
 from launcher.metrics import parse
@@ -15,6 +15,15 @@ from launcher.tail import Tail
 
 if TYPE_CHECKING:
     from launcher.alerts import Watch
+
+
+class StoppedEarly(Exception):
+    """A job of a sweep has lost its place (halving.py); `record` is what run.json says of it."""
+
+    def __init__(self, record: dict[str, Any]):
+        super().__init__()
+        self.record = record
+
 
 NESTED = "[stage]"  # begins a line of a stage's output in the run's own log (launcher/stages.py)
 MESSAGE = "[message] "  # begins a line of the log that is shown on the screen as well
@@ -131,7 +140,10 @@ class Progress:
         self.tty = sys.stdout.isatty()
 
     def __call__(self) -> float:
-        """Print what is new; returns when the run last moved on (time.time())."""
+        """Print what is new; returns when the run last moved on (time.time()).
+
+        Raises StoppedEarly for a job of a sweep that is to end here.
+        """
         for line in map(plain, self.log.lines()):
             said = RAY_PREFIX.sub("", line)
             if said.startswith(MESSAGE):
@@ -160,6 +172,8 @@ class Progress:
             self.best.update()
         if self.tty:
             print(f"\r{span(time.time() - self.start):>7}  ", end="", flush=True)
+        if self.watch and self.watch.lost:
+            raise StoppedEarly(self.watch.lost)
         return self.moved
 
     def _told_of_reward(self, line: str) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from launcher import alerts
+from launcher import alerts, halving
 from launcher.best import is_loss
 from launcher.checkpoints import CONFIG, TRACKER, tracked
 from launcher.metrics import read_metrics
@@ -115,6 +115,7 @@ class Attempt:
             "end": None,
             "exit": None,
             "alerts": [],
+            "stopped_early": None,  # by launcher/halving.py
         }
         for attempt in past:
             if attempt["end"] is None:  # its launcher was killed, or the disk was full
@@ -149,6 +150,14 @@ def attempts(run_dir: Path) -> list[dict[str, Any]]:
 def last_attempt(run_dir: Path) -> dict[str, Any]:
     """What run.json says of a run's last start; empty where there was none."""
     return next(reversed(attempts(run_dir)), {})
+
+
+def stopped_early(run_dir: Path) -> dict[str, Any] | None:
+    """Why a job of a sweep was ended at one of its rungs, if that was its last start (launcher/halving.py)."""
+    try:
+        return last_attempt(run_dir).get("stopped_early")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None  # a damaged run.json
 
 
 def write_json(file: Path, content: dict, reserved: int = 0) -> None:
@@ -383,6 +392,8 @@ def summary(
 
     log = near(run_dir / "log.txt")
     looked_wrong = alerts.summary(last_attempt(run_dir).get("alerts", []))
+    if early := stopped_early(run_dir):
+        return "\n".join(filter(None, [looked_wrong, halving.words(early), how_to_go_on(run_dir)]))
     if code == 0:
         where, kept = near(run_dir), (run_dir / TRACKER).is_file()
         done = f"done; metrics, samples{' and checkpoints' if kept else ''} are in {where}"

@@ -28,6 +28,7 @@ import psutil
 
 from launcher import ends, folders, prefork
 from launcher.processes import Memory, become_reaper, clear_up, descendants, lives
+from launcher.progress import StoppedEarly
 from preflight import temporary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -163,7 +164,8 @@ def watch(
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(TICK_S)
-            progress()
+            with contextlib.suppress(StoppedEarly):  # it has ended by itself
+                progress()
             return
         if time.time() - looked > 5:
             memory.look()
@@ -212,7 +214,7 @@ def run(
         memory: gets what the run's processes take.
 
     Returns:
-        The exit status of verl; 124 if it stalled. KeyboardInterrupt passes through.
+        The exit status of verl; 124 if it stalled. KeyboardInterrupt and StoppedEarly pass through.
     """
     become_reaper()
     raise_file_limit()
@@ -234,8 +236,8 @@ def run(
         except Stalled:
             code = STALLED
             dump_stacks(run_dir / "stacks.txt")
-        except KeyboardInterrupt:
-            grace_s = GRACE_S
+        except (KeyboardInterrupt, StoppedEarly) as stop:
+            grace_s, code = GRACE_S, int(isinstance(stop, KeyboardInterrupt))
             ask_to_stop(process, memory)
             raise
         finally:

@@ -21,14 +21,15 @@ from omegaconf import DictConfig, OmegaConf
 from launcher import folders, results
 from launcher.metrics import read_metrics
 from launcher.stages import seconds
-from preflight import hydra_words, names
+from preflight import cluster, hydra_words, names
 from preflight.facts import STAGE
 from preflight.mistakes import Mistake, near
+from preflight.resolvers import SEARCH
 
 WORDS = "multirun.yaml"
 OVERRIDES, RECORD = ".hydra/overrides.yaml", "run.json"  # of a job
 OF_ONE_START = ("hydra.sweep.dir", "hydra.output_subdir", "hydra.mode", "hydra.run.dir")
-SEED, BUDGET = "lab.seed", "lab.sweep."
+SEED, SEEDS, BUDGET = "lab.seed", "lab.sweep.seeds", "lab.sweep."
 taken: list[Path] = []  # the folder of this process's sweep, with its lock
 goes_on: list[Path] = []  # the folder of a sweep that this start goes on with
 changed: list[str] = []  # words that it adds: then the jobs that have ended go on, too
@@ -56,10 +57,13 @@ def arguments(argv: list[str]) -> list[str]:
         raise Mistake(
             f"resume={near(folder)} goes on in its own folder: leave out hydra.sweep.dir."
         )
-    keys = varied([values(words) for words in jobs(folder)])
+    keys = [SEEDS, *(hydra_words.key_of(word) for word in words_of(folder) if is_swept(word))]
     if other := [word for key, word in given.items() if key in keys or is_swept(word)]:
         raise Mistake(f"{other[0]}: what a sweep varies stays as it is. For more values begin a second sweep;"
                       " `python -m tools.sweep A B` shows both as one.")  # fmt: skip
+    if is_search(folder) and (other := [key for key in given if not key.startswith(BUDGET)]):
+        raise Mistake(f"{given[other[0]]}: a search goes on as it began, or its trials would be no measure of each"
+                      f" other. With another {other[0]} begin a second search.")  # fmt: skip
     saved = [word for word in words_of(folder) if hydra_words.key_of(word) not in given]
     take(folder.absolute())
     goes_on.append(folder.absolute())
@@ -81,33 +85,45 @@ def is_one(folder: Path) -> bool:
     return (folder / WORDS).is_file()
 
 
+def is_search(folder: Path) -> bool:
+    """Whether a sweep is a search (search.py), which chooses its jobs as it goes. Raises Mistake as `words_of`."""
+    return is_one(folder) and written(folder)[0].get("_target_") == SEARCH
+
+
+def written(folder: Path) -> tuple[dict, dict[str, str]]:
+    """What Hydra has written of a sweep: its sweeper, and its words by key. Raises Mistake if it can't be read."""
+    try:
+        hydra = yaml.safe_load((folder / WORDS).read_text())["hydra"]
+        words = [*hydra["overrides"]["hydra"], *hydra["overrides"]["task"]]
+        return dict(hydra["sweeper"]), {hydra_words.key_of(word): word for word in words}
+    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError):
+        raise Mistake(
+            f"{near(folder / WORDS)} is damaged (was the disk full?): `resume={near(folder)}/JOB` goes on with a job."
+        ) from None
+
+
 def words_of(folder: Path) -> list[str]:
     """The words that a sweep was begun with: of the command line, and of its YAML file in conf/sweep.
 
     Raises Mistake if what is written of it can't be read.
     """
-    try:
-        hydra = yaml.safe_load((folder / WORDS).read_text())["hydra"]
-        params = hydra["sweeper"].get("params") or {}
-        words = [*hydra["overrides"]["hydra"], *hydra["overrides"]["task"]]
-        given = {hydra_words.key_of(word) for word in words}
-    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError):
-        raise Mistake(
-            f"{near(folder / WORDS)} is damaged (was the disk full?): `resume={near(folder)}/JOB` goes on with a job."
-        ) from None
-    swept = [f"{key}={value}" for key, value in params.items() if key not in given]
-    return [*swept, *(word for word in words if hydra_words.key_of(word) not in OF_ONE_START)]
+    sweeper, words = written(folder)
+    params = sweeper.get("params") or {}
+    swept = [f"{key}={value}" for key, value in params.items() if key not in words]
+    return [*swept, *(word for key, word in words.items() if key not in OF_ONE_START)]
 
 
 def jobs(folder: Path) -> list[list[str]]:
-    """The overrides of each job of a sweep, in their order; [] where only its sweeper knows them (a search)."""
+    """The overrides of each job of a sweep, in their order; [] of a search, which doesn't know them before."""
+    if is_search(folder):
+        return []
     words = [w for w in words_of(folder) if not hydra_words.key_of(w).startswith("hydra")]
     hydra = GlobalHydra.instance()
     loader = hydra.config_loader() if hydra.is_initialized() else None
     try:
         overrides = OverridesParser.create(config_loader=loader).parse_overrides(words)
         return BasicSweeper.split_arguments(overrides, None)[0]
-    except (HydraException, AttributeError):  # an interval; glob(*) without Hydra's tree
+    except (HydraException, AttributeError):  # glob(*) without Hydra's tree
         return []
 
 
@@ -137,6 +153,15 @@ def folder_of_job() -> Path | None:
     """The sweep that Hydra runs now; None for a single run."""
     hydra = HydraConfig.get()
     return Path(hydra.sweep.dir).absolute() if hydra.mode == RunMode.MULTIRUN else None
+
+
+def of_halving(run_dir: Path) -> Path | None:
+    """The sweep whose other jobs a job is compared with: the one that Hydra runs, or whose jobs a cluster runs.
+
+    None for a single run, also for one that goes on with a job of a sweep.
+    """
+    of_cluster = os.environ.get(cluster.JOB) and is_one(run_dir.parent)
+    return folder_of_job() or (run_dir.parent if of_cluster else None)
 
 
 def heading(name: str) -> str:
@@ -177,20 +202,34 @@ def asked(run_dir: Path) -> Path | None:
 
 
 def has_ended(run_dir: Path, heading: str) -> bool:
-    """Whether a sweep goes on whose job here has ended well, and nothing new is asked of it; then it is told."""
-    if not goes_on or changed or exit_of(run_dir) != 0 or asked(run_dir) is None:
+    """Whether a sweep goes on whose job here has ended well, and nothing new is asked of it; then it is told.
+
+    One that was stopped early has lost its place, whatever is asked.
+    """
+    if not goes_on or exit_of(run_dir) != 0 or asked(run_dir) is None:
         return False
-    print(f"{heading}: has ended well", flush=True)
+    early = results.stopped_early(run_dir)
+    if changed and not early:
+        return False
+    print(f"{heading}: has {'been stopped early' if early else 'ended well'}", flush=True)
     return True
 
 
-def is_spent(budget: DictConfig, heading: str) -> bool:
+def refuse_wrong(config: DictConfig) -> None:
+    """Raises Mistake for a wrong value of `lab.sweep` in a job of a sweep, before anything goes by it."""
+    from preflight.checks.sweep import check_sweep  # --cfg job doesn't wait for it
+
+    if folder_of_job() and (wrong := check_sweep(config)):
+        raise Mistake(wrong)
+
+
+def is_spent(folder: Path | None, budget: DictConfig, heading: str) -> bool:
     """Whether a sweep's jobs have made as many steps, or taken as many hours, as they all may; then it is told.
 
     Args:
+        folder: of the sweep; None: of no sweep.
         budget: `lab.sweep`; null: no limit. A job that has begun is never cut by it.
     """
-    folder = folder_of_job()
     if folder is None or (budget.budget_steps is None and budget.budget_hours is None):
         return False
     begun = [record.parent for record in folder.glob(f"*/{RECORD}")]

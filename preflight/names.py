@@ -230,7 +230,9 @@ def explain(error: Exception, argv: Iterable[str] = ()) -> str:
     """
     if isinstance(error, Mistake):
         return str(error)
-    if isinstance(error, OSError):  # a folder that can't be written, a full disk
+    if isinstance(error, OSError) and not isinstance(
+        error, HydraException
+    ):  # a folder that can't be written, a full disk
         return f"{error.filename or 'disk'}: {error.strerror}"
     causes: list[BaseException] = [error]
     while causes[-1].__cause__ is not None:
@@ -246,6 +248,9 @@ def explain(error: Exception, argv: Iterable[str] = ()) -> str:
             "\n".join(lines)
             or f"unknown key {key!r}: set keys that are there one by one, as KEY.NAME=VALUE."
         )
+    if "does not support sweep type" in str(error):  # BasicSweeper's word for an interval
+        return ("interval(a,b) is of a search: add hydra/sweeper=search (docs/sweeps.md), or name the values, as"
+                " KEY=1,2 or KEY=range(a,b,step).")  # fmt: skip
     text = re.sub(r"\s*\n\s*", " ", str(causes[-1] if omega is None else omega)).strip()
     return text.replace(
         "Set the environment variable HYDRA_FULL_ERROR=1 for a complete stack trace.", ""

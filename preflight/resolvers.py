@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
@@ -16,6 +17,9 @@ from preflight import machine
 from preflight.facts import verl_folder
 from preflight.names import ROOT
 
+SEARCH = (
+    "hydra_plugins.verl_lab.Search"  # launcher/search.py, by the name that Hydra's plugins have
+)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MORE_THAN_STEPS_TAKE = 1_000_000  # epochs
 
@@ -83,8 +87,13 @@ def epochs(asked: int, steps: int | None) -> int:
 
 
 def register() -> None:
-    """Register all of them with OmegaConf, and hw=auto with Hydra (again and again, if need be)."""
+    """Register all of them with OmegaConf, and with Hydra what conf/ names: hw=auto, the sweeper of a search.
+
+    Again and again, if need be.
+    """
     Plugins.instance().register(machine.Source)
+    sweeper = {"_target_": SEARCH, "params": {}}
+    ConfigStore.instance().store(group="hydra/sweeper", name="search", node=sweeper)
     for name, function in {
         "verl": verl_trainer_folder,
         "run_dir": run_dir,

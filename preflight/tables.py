@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from rich.table import Table
 
-NUMBER = re.compile(r"[-+]?\d[\d.,:]*%?|-|")  # also what stands for a number that is missing
+NUMBER = re.compile(
+    r"[-+]?\d[\d.,:]*(e[-+]?\d+)?%?|-|"
+)  # also what stands for a number that is missing
 GAP = 2  # spaces between two columns
 WIDEST = 100_000  # characters: more than any line has
 

@@ -6,7 +6,6 @@
 A sweep ends with it. It writes sweep.html, sweep.json and sweep.csv into its folder: docs/sweeps.md.
 """
 
-import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 from launcher.results import EndedJob
 from preflight.mistakes import Mistake, near
 from tools import Parser, guarded
-from tools._sweep import figures, reading, text, write
+from tools._sweep import figures, final, reading, text, write
 
 
 def shown(folders: list[Path], to: Path | None, ends: dict[Path, int] | None = None) -> str:
@@ -28,20 +27,26 @@ def shown(folders: list[Path], to: Path | None, ends: dict[Path, int] | None = N
     said = text.whole(found)
     if to is None:
         return said
-    page, *others = write.files(found, to)
-    return f"{said}\n\n{near(page)}, {', '.join(file.name for file in others)}"
+    next_one = final.follows(found, to)
+    page, *others = write.files(found, to, next_one)
+    where = f"{near(page)}, {', '.join(file.name for file in others)}"
+    return "\n\n".join(filter(None, [said, next_one, where]))
 
 
-def of_ended(jobs: Iterable[EndedJob]) -> str:
-    """What launch.py says at the end of a sweep."""
+def of_ended(jobs: Iterable[EndedJob], taken: Iterable[Path] = ()) -> str:
+    """What launch.py says at the end of a sweep.
+
+    Args:
+        taken: the sweep's folder, also where no job was left to do (a search that had ended).
+    """
     jobs = list(jobs)
-    if not jobs:  # --cfg job
+    folders = [*taken, *(job.run_dir.absolute().parent for job in jobs)]
+    if not folders:  # --cfg job
         return ""
     ends = {job.run_dir.absolute(): job.code for job in jobs if job.code}
-    run_dirs = [job.run_dir.absolute() for job in jobs]
-    folder = run_dirs[0].parent
+    folder = folders[0]
     try:
-        begun = any(run_dir.is_dir() and any(run_dir.iterdir()) for run_dir in run_dirs)
+        begun = any(any(run_dir.iterdir()) for run_dir in folder.iterdir() if run_dir.is_dir())
         return shown([folder], folder if begun else None, ends)
     except Mistake as mistake:
         return f"no table: {mistake}"
@@ -52,7 +57,6 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(
         prog="python -m tools.sweep",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="SWEEP", help="multirun/TIME")
     parser.add_argument(

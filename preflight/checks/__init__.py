@@ -21,7 +21,7 @@ DEFAULT = (
     "values", "names", "algos",  # types, words and single values
     "files", "code",  # what must be there
     "algorithms", "preference", "self_play", "trainer", "correction", "lora", "knobs", "unread", "learning",
-    "limits", "repetition",  # what goes together
+    "sweep", "limits", "repetition",  # what goes together
     "reward_options", "reward_model",
     "batch", "micro_batch", "parallel",  # numbers that must divide
     "cluster", "machine", "ray",  # what this machine has, or a cluster

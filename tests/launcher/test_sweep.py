@@ -109,14 +109,13 @@ def test_a_cut_sweep_goes_on(tmp_path, common):
     [({}, False), ({"steps": 8}, False), ({"steps": 7}, True), ({"steps": 6, "hours": 9}, True),
      ({"hours": 0}, True), ({"hours": 9}, False)],
 )  # fmt: skip
-def test_a_budget(tmp_path, monkeypatch, capsys, budget, spent):
+def test_a_budget(tmp_path, capsys, budget, spent):
     """Jobs of four and three steps."""
     made = make_sweep(tmp_path / "s", "lab.seed=0,1,2")
     for number in range(2):
         make_job(made / str(number), [f"lab.seed={number}"], {1: None, 4 - number: None})
-    monkeypatch.setattr(sweep, "folder_of_job", lambda: made)
     limits = OmegaConf.create({f"budget_{k}": budget.get(k) for k in ("steps", "hours")})
-    assert sweep.is_spent(limits, "job 3 of 3") == spent
+    assert sweep.is_spent(made, limits, "job 3 of 3") == spent
     said = capsys.readouterr().out
     assert said.startswith("job 3 of 3: not begun, lab.sweep.budget_") if spent else not said
 

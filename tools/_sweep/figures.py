@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from launcher.judged import is_accuracy
 from preflight.mistakes import Mistake
 from preflight.tables import NUMBER
 from tools._compare import statistics
@@ -18,7 +19,7 @@ from tools._compare.figures import ALPHA, title
 from tools._compare.pairing import Paired, paired
 from tools._compare.reading import Answers
 from tools._compare.statistics import Estimate
-from tools._sweep.reading import OK, Job, Sweep, is_accuracy
+from tools._sweep.reading import OK, Job, Sweep
 
 FEW_SEEDS = 5
 ENOUGH = 0.5  # of a job's questions, which all have: fewer mean that each seed was asked others
@@ -34,7 +35,9 @@ class Setting(NamedTuple):
     words: dict[str, str]
     name: str
     jobs: list[Job]
-    counted: list[Job]  # that ended well, with a figure
+    counted: list[
+        Job
+    ]  # that ended well, with a figure; none if one was stopped early: the others are no fair sample
     before: Estimate | None
     after: Estimate | None
     change: Estimate | None
@@ -43,6 +46,11 @@ class Setting(NamedTuple):
     def whole(self) -> bool:
         """Whether all its jobs count."""
         return len(self.counted) == len(self.jobs)
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether one of its jobs was stopped early: nothing is claimed of it."""
+        return any(job.was_stopped for job in self.jobs)
 
 
 class Pair(NamedTuple):
@@ -93,10 +101,11 @@ def find(sweep: Sweep, resamples: int = statistics.RESAMPLES) -> Found:
         grouped.setdefault(tuple(job.setting.items()), []).append(job)
     settings = [setting(sweep, jobs, resamples) for jobs in grouped.values()]
     there = [i for i, one in enumerate(settings) if one.counted]
-    level = 1 - ALPHA / max(1, len(there) - 1)
+    stopped = sum(one.was_stopped for one in settings)  # they were looked at, too
+    level = 1 - ALPHA / max(1, len(there) + stopped - 1)
     first = there[0] if there else None
     against: list[Pair | None] = [None] * len(settings)
-    for i in there[1:] if sweep.alike else []:
+    for i in there[1:] if sweep.alike and not sweep.searches else []:
         against[i] = pair(sweep, settings[first], settings[i], level, resamples)
     best = winner(sweep, settings, against, there, resamples)
     found = Found(sweep, settings, against, first, best, level, [], [])
@@ -106,6 +115,7 @@ def find(sweep: Sweep, resamples: int = statistics.RESAMPLES) -> Found:
 def setting(sweep: Sweep, jobs: list[Job], resamples: int) -> Setting:
     """The figures of one setting."""
     counted = [job for job in jobs if job.counts]
+    counted = [] if any(job.was_stopped for job in jobs) else counted
     words = jobs[0].setting
     if not counted:
         return Setting(words, name_of(words), jobs, [], None, None, None)
@@ -199,7 +209,7 @@ def winner(
     sweep: Sweep, settings: list[Setting], against: list[Pair | None], there: list[int], resamples: int
 ) -> int | None:  # fmt: skip
     """The setting that is better than each other one; None where seeds and questions leave that open."""
-    if not sweep.alike or not sweep.seeds_varied or len(there) < 2:
+    if not sweep.alike or not sweep.seeds_varied or len(there) < 2 or sweep.searches:
         return None
     sign = -1 if sweep.less_is_better else 1
     first = there[0]
@@ -235,6 +245,8 @@ def verdicts(found: Found, there: list[int]) -> list[str]:
     sweep, settings = found.sweep, found.settings
     if not there:
         return ["no figure of a job that has ended well: there is nothing to compare"]
+    if sweep.searches:
+        return chosen(found, there)
     if len(there) == 1:
         return alone(found, settings[there[0]])
     if not sweep.alike:
@@ -253,7 +265,10 @@ def verdicts(found: Found, there: list[int]) -> list[str]:
         else:
             said.append(f"{settings[i].name} is {word} than {base} by {amount(d)}")
     if found.best is not None:
-        return [*said, f"best: {settings[found.best].name}, better than each other setting"]
+        others = "each other setting"
+        if any(one.was_stopped for one in settings):
+            others += " that was run to its end"
+        return [*said, f"best: {settings[found.best].name}, better than {others}"]
     if one_seed:
         return [*said, "no winner: the seed was not varied, and another seed could turn it round. Several seeds can"
                 " tell: lab.seed=range(0,5)"]  # fmt: skip
@@ -273,11 +288,26 @@ def alone(found: Found, one: Setting) -> list[str]:
     return [f"{of}{word} than before by {amount(one.change)}, over {where}"]
 
 
+def chosen(found: Found, there: list[int]) -> list[str]:
+    """What a search found: the highest of many is partly chance, so it is no winner on the seeds that chose it."""
+    whole = [i for i in there if found.settings[i].whole]
+    if not whole:
+        return ["no trial has been run to its end: there is nothing to choose from"]
+    found_best = found.settings[leading(found, whole)]
+    return [f"chosen: {found_best.name}, {found.metric} {found_best.after.value:.3f}, the best mean of {len(whole)}"
+            f" settings. The best of many is partly luck, and this figure is too good: it is no winner before it is"
+            " compared on other seeds"]  # fmt: skip
+
+
+def leading(found: Found, there: list[int]) -> int:
+    """The setting with the best mean."""
+    sign = -1 if found.sweep.less_is_better else 1
+    return max(there, key=lambda i: sign * found.settings[i].after.value)
+
+
 def why_none(found: Found, there: list[int], apart: list[int]) -> str:
     """Why no setting is the best."""
-    sweep, settings = found.sweep, found.settings
-    sign = -1 if sweep.less_is_better else 1
-    leader = max(there, key=lambda i: sign * settings[i].after.value)
+    settings, leader = found.settings, leading(found, there)
     if not settings[leader].whole:
         return (f"{settings[leader].name} has the best mean, and not all of its jobs have ended well"
                 f" ({len(settings[leader].counted)} of {len(settings[leader].jobs)})")  # fmt: skip
@@ -324,6 +354,11 @@ def notes(found: Found, there: list[int]) -> list[str]:
     if left := max((pair.left_out for pair in pairs), default=0):
         said.append(
             f"up to {left} questions of a pair left out: some job has no graded answer to them"
+        )
+    if stopped := sum(one.was_stopped for one in found.settings):
+        many = f"{stopped} settings were" if stopped > 1 else "a setting was"
+        said.append(
+            f"{many} stopped early (lab.sweep.halving): without a figure, and nothing is claimed of them"
         )
     steps = {job.steps for one in found.settings for job in one.counted}
     if len(steps) > 1:

@@ -5,9 +5,10 @@ import math
 
 import numpy as np
 
+from launcher.judged import series
 from tools._compare.plots import BETTER, INK, WORSE, colour, plain, settings
 from tools._sweep.figures import Found, better
-from tools._sweep.reading import Job, series
+from tools._sweep.reading import Job
 
 MOST_CURVES = 7  # settings: more would be a tangle
 
@@ -79,7 +80,9 @@ def differences(axis, found: Found, shown: list[int]) -> None:
 
 def curve(job: Job, metric: str) -> list[tuple[int, float]]:
     """The validations of a job over its steps."""
-    return [(step, value) for step, value in series(job).get(metric, []) if math.isfinite(value)]
+    return [
+        (step, value) for step, value in series(job.metrics).get(metric, []) if math.isfinite(value)
+    ]
 
 
 def curves(found: Found, shown: list[int]) -> dict[int, str]:

@@ -1,6 +1,5 @@
 """The jobs of a sweep, as their folders have them."""
 
-import json
 import math
 import sys
 from dataclasses import dataclass, field
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from launcher import sweep
+from launcher import judged, results, sweep
 from launcher.best import is_loss
 from launcher.metrics import read_metrics
 from launcher.progress import ACCURACY, named
@@ -18,10 +17,7 @@ from tools._compare.pairing import metric_of
 from tools._compare.reading import Answers
 
 OK = "ok"
-# A loss last: with another algorithm, or another beta, it is another quantity.
-JUDGED = f"{ACCURACY}|val/accuracy|val/loss"
-IN_TRAINING = "critic/score/mean|critic/rewards/mean|train/loss"  # of a run without a validation
-CONFIG = "training_config.json"
+STOPPED = "stopped early"
 
 
 @dataclass
@@ -31,7 +27,7 @@ class Job:
     number: int  # as its folder is called, or as it would be
     folder: Path | None  # None: it has not begun
     words: dict[str, str]  # all its overrides
-    state: str  # OK, "exit N", "not ended", "not begun", "refused"
+    state: str  # OK, "exit N", "not ended", "not begun", "refused", "stopped early at step N"
     seed: str = ""
     setting: dict[str, str] = field(default_factory=dict)  # what was varied, without the seed
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -44,6 +40,11 @@ class Job:
     def steps(self) -> int:
         """How many it has made."""
         return max(self.metrics, default=0)
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether it has lost its place at a rung of successive halving: it has ended, and has no figure."""
+        return self.state.startswith(STOPPED)
 
     @property
     def counts(self) -> bool:
@@ -65,6 +66,7 @@ class Sweep:
     by_rows: bool  # whether the jobs have validations to be compared question by question
     seeds_varied: bool
     alike: bool  # whether all jobs that count are graded by the same reward, on the same files
+    searches: bool = False  # whether its settings were chosen by their figures
 
     @property
     def less_is_better(self) -> bool:
@@ -85,16 +87,18 @@ def read(folders: list[Path], ends: dict[Path, int] | None = None) -> Sweep:
     keys = sweep.varied([job.words for job in jobs])
     for job in jobs:
         job.setting = {key: job.words.get(key, "-") for key in keys if key != sweep.SEED}
-    logged = [names for job in jobs if job.state == OK and (names := set(series(job)))]
-    shared = set.intersection(*logged) if logged else set()
-    metric = named(shared, JUDGED) or named(shared, IN_TRAINING)
+    logged = [
+        names for job in jobs if job.state == OK and (names := set(judged.series(job.metrics)))
+    ]
+    metric = judged.metric_of(set.intersection(*logged)) if logged else None
     if metric:
         for job in jobs:
             measure(job, metric)
     by_rows = with_rows(jobs) if metric and named([metric], ACCURACY) else None
     counted = [job for job in jobs if job.counts]
     for job in counted:
-        job.graded = grader(job, by_rows or metric)
+        config = judged.config_of(job.folder) if job.folder else {}
+        job.graded = judged.grader(config, by_rows or metric)
     return Sweep(
         folders,
         jobs,
@@ -104,6 +108,7 @@ def read(folders: list[Path], ends: dict[Path, int] | None = None) -> Sweep:
         by_rows is not None,
         len({job.seed for job in jobs}) > 1,
         len({job.graded for job in counted}) < 2,
+        any(map(sweep.is_search, folders)),
     )
 
 
@@ -135,34 +140,17 @@ def job_of(number: int, folder: Path, words: dict[str, str], ends: dict[Path, in
     """A job that has begun."""
     code = ends.get(folder.absolute(), sweep.exit_of(folder))
     state = "not ended" if code is None else OK if code == 0 else f"exit {code}"
+    if code == 0 and (early := results.stopped_early(folder)):
+        state = f"{STOPPED} at step {early['step']}"
     job = Job(number, folder, words, state)
     job.metrics = read_metrics(folder / "metrics.jsonl")
-    config = config_of(folder)
-    job.seed = str(config.get("lab", {}).get("seed", words.get(sweep.SEED, "")))
+    job.seed = judged.seed_of(judged.config_of(folder)) or words.get(sweep.SEED, "")
     return job
-
-
-def config_of(folder: Path) -> dict:
-    """The resolved config of a run; {} if there is none."""
-    try:
-        return json.loads((folder / CONFIG).read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def series(job: Job) -> dict[str, list[tuple[int, float]]]:
-    """Step and value of each metric of a job that is a number."""
-    found: dict[str, list[tuple[int, float]]] = {}
-    for step, metrics in sorted(job.metrics.items()):
-        for name, value in metrics.items():
-            if isinstance(value, int | float):
-                found.setdefault(name, []).append((step, value))
-    return found
 
 
 def measure(job: Job, metric: str) -> None:
     """Its metric before and after: no before of a run that was only validated, no after of one that diverged."""
-    values = series(job).get(metric, [])
+    values = judged.series(job.metrics).get(metric, [])
     before = next((value for step, value in values[:-1] if step == 0), math.nan)
     job.before = before if math.isfinite(before) else None
     job.after = values[-1][1] if values and math.isfinite(values[-1][1]) else None
@@ -200,24 +188,3 @@ def slim(answers: Answers) -> Answers:
         row.text = ""
         row.prompt, row.question, row.truth = map(sys.intern, (row.prompt, row.question, row.truth))
     return answers
-
-
-def grader(job: Job, metric: str | None) -> str:
-    """What the metric of a job rests on, as a text to compare: its data, its reward, and what else gives it a meaning.
-
-    Right or wrong is that, whatever weights the options give the score, and whoever trains.
-    """
-    config = config_of(job.folder) if job.folder else {}
-    function = ((config.get("reward") or {}).get("custom_reward_function")) or {}
-    parts = [config.get("data", {}).get("val_files"), function.get("path"), function.get("name")]
-    if not is_accuracy(metric):
-        parts += [
-            function.get("reward_kwargs"),
-            config.get("lab", {}).get("trainer", {}).get("entry"),
-        ]
-    return json.dumps(parts, sort_keys=True, default=str)
-
-
-def is_accuracy(metric: str | None) -> bool:
-    """Whether a metric is a share of right answers."""
-    return metric is not None and ("acc" in metric.split("/") or metric == "val/accuracy")

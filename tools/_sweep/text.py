@@ -43,10 +43,10 @@ def settings(found: Found) -> Table:
     columns["after"] = [value(one.after) for one in all_of_them]
     columns["95 % interval"] = [interval(one.after) for one in all_of_them]
     differences = [pair.difference if pair else None for pair in found.against]
-    if several:
+    if several and not sweep.searches:
         columns[f"less {first}"] = [value(d, "+") for d in differences]
         columns["interval"] = [interval(d, "+") for d in differences]
-    elif before:
+    elif before and not sweep.searches:
         columns["change"] = [value(one.change, "+") for one in all_of_them]
         columns["interval"] = [interval(one.change, "+") for one in all_of_them]
     asked = [len(questions(job.rows[1])) for job in sweep.jobs if job.rows[1]]
@@ -106,7 +106,7 @@ def unfinished(found: Found) -> list[str]:
         for job in jobs:
             where = f": {near(job.folder / 'log.txt')}" if job.folder and job.state != OK else ""
             lines.append(f"{state}: {label(job)}{where}")
-    if any(job.state != OK for job in found.sweep.jobs):
+    if any(job.state != OK and not job.was_stopped for job in found.sweep.jobs):
         lines += [f"go on: {command(folder)}" for folder in found.sweep.folders if is_one(folder)]
     return lines
 

@@ -18,16 +18,16 @@ from tools._sweep.figures import Found
 FILES = ("sweep.html", "sweep.json", "sweep.csv")
 
 
-def files(found: Found, folder: Path) -> list[Path]:
-    """Write all three; returns where they are."""
+def files(found: Found, folder: Path, follows: str = "") -> list[Path]:
+    """Write all three; returns where they are. follows: what is to be done next."""
     folder.mkdir(parents=True, exist_ok=True)
-    contents = (page(found), as_json(found), as_csv(found))
+    contents = (page(found, follows), as_json(found), as_csv(found))
     for name, content in zip(FILES, contents, strict=True):
         (folder / name).write_text(content, encoding="utf-8")
     return [folder / name for name in FILES]
 
 
-def page(found: Found) -> str:
+def page(found: Found, follows: str = "") -> str:
     """One HTML file with everything in it."""
     return template(Path(__file__).with_name("page.html.jinja")).render(
         heading=" and ".join(near(folder) for folder in found.sweep.folders),
@@ -36,6 +36,7 @@ def page(found: Found) -> str:
         verdicts=[(said, tone(said, found)) for said in found.verdicts],
         unfinished=text.unfinished(found),
         notes=found.notes,
+        follows=follows,
         figure=Markup(plots.draw(found)),
         command="\n".join(map(command, found.sweep.folders)),
     )
