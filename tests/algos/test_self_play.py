@@ -242,7 +242,7 @@ def test_a_run_that_was_cut_anywhere_ends_as_one_without_a_cut(
                           f"trainer.total_training_steps={rounds}", f"trainer.test_freq={test_freq}",
                           "self_play.prompts=6", "lab.dataset.val_max_samples=4")  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
-        monkeypatch.setattr(stages, "composed", lambda _: config)
+        monkeypatch.setattr(stages, "composed", lambda _: OmegaConf.create({"lab": {}}))
         monkeypatch.setattr(stages, "run", Stages(cut).run)
         OmegaConf.update(config, "lab.run_dir", str(folder))
         play = self_play.SelfPlay(config)
