@@ -30,6 +30,7 @@ WORDS = "multirun.yaml"
 OVERRIDES, RECORD = ".hydra/overrides.yaml", "run.json"  # of a job
 OF_ONE_START = ("hydra.sweep.dir", "hydra.output_subdir", "hydra.mode", "hydra.run.dir")
 SEED, SEEDS, BUDGET = "lab.seed", "lab.sweep.seeds", "lab.sweep."
+SHOWS = frozenset(("--cfg", "-c", "--info", "-i"))  # switches with which nothing runs
 taken: list[Path] = []  # the folder of this process's sweep, with its lock
 goes_on: list[Path] = []  # the folder of a sweep that this start goes on with
 changed: list[str] = []  # words that it adds: then the jobs that have ended go on, too
@@ -39,8 +40,16 @@ def arguments(argv: list[str]) -> list[str]:
     """The command line; `resume=SWEEP` becomes the words of that sweep, and a `-m`. Raises Mistake."""
     folder = names.resumed(argv)
     again = folder is not None and is_one(folder)
+    shows = SHOWS.intersection(arg.partition("=")[0] for arg in argv)
     if not again and not names.MULTIRUN.intersection(argv):
+        presets = [word for word in argv if hydra_words.key_of(word) == "sweep"]
+        if folder is None and not shows and set(presets) - set(names.NO_PRESET):
+            raise Mistake(f"{presets[-1]} is of several runs: add -m.")
         return argv
+    if shows:
+        raise Mistake(
+            f"{min(shows)} shows one config, and -m makes several: leave out one of them."
+        )
     os.environ[STAGE] = "1"
     switches, more = hydra_words.sorted_out(argv)
     more = [word for word in more if not word.startswith("resume=")]

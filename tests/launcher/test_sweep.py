@@ -67,6 +67,20 @@ def test_the_command_line_of_a_sweep_that_goes_on(tmp_path, monkeypatch):
         sweep.arguments([f"resume={made}"])
 
 
+def test_a_preset_of_a_sweep_without_m_and_m_where_nothing_runs():
+    with pytest.raises(Mistake, match=r"sweep=search is of several runs: add -m"):
+        sweep.arguments(["sweep=search", "algo=grpo"])
+    for argv in (
+        ["sweep=search", "--cfg", "job"],
+        ["sweep=search", "--cfg=job"],
+        ["sweep=none"],
+        ["algo=grpo"],
+    ):
+        assert sweep.arguments(argv) == argv
+    with pytest.raises(Mistake, match=r"--cfg shows one config, and -m makes several"):
+        sweep.arguments(["-m", "sweep=search", "--cfg", "job"])
+
+
 def test_a_cut_sweep_goes_on(tmp_path, common):
     """Ctrl-C in the first of two jobs; a second start beside a sweep that runs is refused."""
     folder = tmp_path / "s"
