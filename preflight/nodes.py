@@ -17,9 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from preflight.facts import data_files, named_files
 from preflight.models import trained
 from preflight.sample import sample
-from rewards._rows import INFO_KEYS, info_of
-from rewards._sql.task import strings
-from rewards._sql.url import file_of
 
 LOOK_S = 2.0
 SAMPLED = 200  # rows of each file
@@ -41,6 +38,10 @@ def needed(config: DictConfig) -> list[str]:
 
 def databases(config: DictConfig) -> set[str]:
     """Files of databases that some rows of the data name, by absolute paths; none that a server has (a URL)."""
+    from rewards._rows import INFO_KEYS, info_of  # --cfg job doesn't wait for them
+    from rewards._sql.task import strings
+    from rewards._sql.url import file_of
+
     found = set()
     for _, _, row in sample(data_files(config), SAMPLED):
         info = info_of(row)
