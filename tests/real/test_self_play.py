@@ -9,12 +9,12 @@ from collections import defaultdict
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from helpers import leftovers
+from helpers import Run, leftovers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_prep import _schema
 from launcher import stages
-from launcher.checkpoints import latest_model
+from launcher.checkpoints import latest_model, tracked
 
 pytestmark = pytest.mark.real
 SHAPING = "reward.custom_reward_function.reward_kwargs.shaping"
@@ -92,14 +92,16 @@ def test_two_rounds(run, warm):
 
 
 def test_ctrl_c_in_a_stage_and_going_on(start, run, warm, tmp_path):
-    before, folder = leftovers(), tmp_path / "run"
-    process = start("algo=self_play", f"lab.model.path={warm.folder}", "trainer.total_training_steps=1",
-                    "trainer.val_before_train=false", "trainer.test_freq=-1", "self_play.epochs=50",
-                    "self_play.prompts=32", folder=folder)  # fmt: skip
+    """A round that was cut in its DPO has the answers, pairs, losses and weights of one without a cut."""
+    before, folder, train = leftovers(), tmp_path / "run", "+self_play.train.trainer"
+    common = ["algo=self_play", f"lab.model.path={warm.folder}", "trainer.total_training_steps=1",
+              "trainer.val_before_train=false", "trainer.test_freq=-1", "self_play.epochs=1000", "self_play.prompts=32",
+              "+self_play.train.optim.lr_scheduler_type=constant", f"{train}.save_freq=1"]  # fmt: skip
+    process, stage = start(*common, folder=folder), folder / "round_1/dpo"
     deadline = time.time() + 300
-    while not (folder / "round_1/dpo/metrics.jsonl").exists():
+    while (tracked(stage / "checkpoints") or 0) < 2:
         assert process.poll() is None and time.time() < deadline, process.stdout.read()
-        time.sleep(0.2)
+        time.sleep(0.05)
     asked = time.time()
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0]
@@ -107,13 +109,21 @@ def test_ctrl_c_in_a_stage_and_going_on(start, run, warm, tmp_path):
     assert "stopped" in output and "Traceback" not in output
     assert time.time() - asked < 15
     assert leftovers() <= before, leftovers() - before
-    assert [a["exit"] for a in stages.attempts(folder / "round_1/dpo")] == [130]
+    assert [a["exit"] for a in stages.attempts(stage)] == [130]
 
-    resumed = run(f"resume={folder}", "self_play.epochs=2", folder=folder)
+    steps = f"{train}.total_training_steps={tracked(stage / 'checkpoints') + 2}"
+    resumed = run(f"resume={folder}", steps, folder=folder)
     assert len(stages.attempts(folder / "round_1/sample")) == 1  # it had ended: not again
-    assert set(resumed.metrics) == {1}
-    assert resumed.at(1, "dpo/loss") < math.log(2)
+    assert len(stages.attempts(stage)) == 2
     assert latest_model(folder).parent.name == "global_step_1"
+    whole = run(*common, steps, folder=tmp_path / "whole")
+    assert resumed.figures() == whole.figures() and set(whole.figures()) == {1}
+    assert whole.at(1, "dpo/loss") < math.log(2)
+    losses = [Run(one.folder / "round_1/dpo", one.done).figures() for one in (resumed, whole)]
+    assert losses[0] == losses[1]
+    assert resumed.samples(1) == whole.samples(1)
+    models = [latest_model(one.folder) / "model.safetensors" for one in (resumed, whole)]
+    assert models[0].read_bytes() == models[1].read_bytes()
 
 
 def test_no_pairs_is_told(run, tmp_path):
