@@ -1,12 +1,14 @@
 """Successive halving: who is stopped, where, against whom; and what a sweep says of it."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+from helpers import ROOT
 from omegaconf import OmegaConf
 from sweeps import METRIC, make_job, make_sweep
 
@@ -177,6 +179,44 @@ def test_a_run_that_has_ended_by_itself_is_not_stopped(tmp_path):
     while process.poll() is None:
         time.sleep(0.01)
     supervisor.watch(process, progress, 600, supervisor.Memory(), supervisor.Daemons("/nowhere"))
+
+
+LOSES = """
+import runpy, sys
+from launcher import child
+from launcher.progress import StoppedEarly
+
+def run(config, run_dir, memory, watch):
+    assert watch.halving.sweep == run_dir.parent and watch.halving.eta == 3
+    raise StoppedEarly({"step": 30, "validation": 3, "metric": "acc", "value": 0.1, "needed": 0.6, "jobs": 3, "eta": 3})
+
+child.run = run
+sys.argv[0] = "launch.py"
+runpy.run_path(str(child.ROOT / "launch.py"), run_name="__main__")
+"""
+
+
+def test_what_launch_makes_of_it(tmp_path, sql_demo, tiny_model):
+    """A job that has ended well, and is not begun again."""
+    folder = tmp_path / "s"
+    words = ["-m", "lab.seed=3", f"lab.dataset.dir={sql_demo}", f"lab.model.path={tiny_model}", "lab.sweep.halving=3",
+             "trainer.test_freq=2", "trainer.total_training_steps=20", f"hydra.sweep.dir={folder}"]  # fmt: skip
+    for argv, said in (
+        (words, "stopped early at step 30: acc is 0.1"),
+        ([f"resume={folder}"], "has been stopped early"),
+    ):
+        command = [sys.executable, "-c", LOSES, *argv]
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0 and said in done.stdout, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+    record = json.loads((folder / "0/run.json").read_text())["attempts"]
+    assert [(one["exit"], one["stopped_early"]["step"]) for one in record] == [(0, 30)]
 
 
 # --- what the sweep says
