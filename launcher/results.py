@@ -349,9 +349,9 @@ def how_to_go_on(run_dir: Path) -> str:
     """The command that goes on with a run that has ended early; nothing where there is no run, or of a part of more."""
     if os.environ.get(STAGE) or not (run_dir / CONFIG).is_file():
         return ""
-    since = (
-        "" if (run_dir / TRACKER).is_file() else "  (from its first step: it has no checkpoint yet)"
-    )
+    of_stages = run_dir.glob(f"*/*/{TRACKER}")  # of self-play: RUN/round_1/dpo/...
+    kept = (run_dir / TRACKER).is_file() or any(of_stages)
+    since = "" if kept else "  (from its first step: it has no checkpoint yet)"
     return f"go on: python launch.py {shlex.quote(f'resume={near(run_dir)}')}{since}"
 
 

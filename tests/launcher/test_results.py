@@ -263,6 +263,11 @@ def test_a_run_that_ended_early_says_how_to_go_on(log, monkeypatch):
     for code in (1, 124):
         command = f"python launch.py resume={log.parent}"
         assert f"{command}  (from its first step" in summary(log.parent, code, 60, 0)
+    tracker = log.parent / "round_1/dpo" / TRACKER  # a stage of self-play has saved something
+    tracker.parent.mkdir(parents=True)
+    tracker.write_text("7")
+    assert summary(log.parent, 1, 60, 0).endswith(command)
+    tracker.unlink()
     (log.parent / TRACKER).parent.mkdir()
     (log.parent / TRACKER).write_text("4")
     assert summary(log.parent, 1, 60, 0).endswith(command)

@@ -182,7 +182,8 @@ def test_any_temporary_folder_is_made_fit_for_sockets(tmp_path, name):
     seen = folder_of(tmp_path)
     assert temporary.is_fit(str(seen)) and not os.path.lexists(seen)
     assert f"real {base}/verl-lab-" in (tmp_path / "log.txt").read_text()
-    assert not list(base.iterdir())
+    kept = {file.name.partition("_")[0] for file in base.iterdir()}
+    assert kept <= {"torchinductor"}  # torch's own, for the next run
 
 
 FILES = "import resource; print('files', resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
