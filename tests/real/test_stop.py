@@ -4,6 +4,7 @@ import json
 import signal
 import time
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -48,6 +49,25 @@ def test_a_run_ends_with_its_launcher(start, tmp_path, number, status):
     assert leftovers() <= before, leftovers() - before
     attempt = json.loads((tmp_path / "run/run.json").read_text())["attempts"][0]
     assert attempt["exit"] == (None if number == signal.SIGKILL else 129)
+
+
+def test_a_run_ends_when_a_daemon_of_its_ray_is_killed(start, tmp_path):
+    """Ray's own processes notice only after a minute that its GCS is gone, and none says so."""
+    before, folder = leftovers(), tmp_path / "run"
+    process = start("trainer.total_training_steps=1000", "trainer.val_before_train=false",
+                    "trainer.test_freq=-1", "trainer.save_freq=1")  # fmt: skip
+    deadline = time.time() + 300
+    while not read_metrics(folder / "metrics.jsonl"):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.2)
+    children = psutil.Process(process.pid).children(recursive=True)
+    (gcs,) = (child for child in children if child.name() == "gcs_server")
+    gcs.kill()
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 1, output
+    assert f"gcs_server of Ray (process {gcs.pid}) has ended" in output
+    assert f"resume={folder}" in output and "it has no checkpoint" not in output
+    assert leftovers() <= before, leftovers() - before
 
 
 def test_a_crash_gives_the_last_error_and_the_whole_log(run, tmp_path):

@@ -357,9 +357,7 @@ def notes(found: Found, there: list[int]) -> list[str]:
         )
     if stopped := sum(one.was_stopped for one in found.settings):
         many = f"{stopped} settings were" if stopped > 1 else "a setting was"
-        said.append(
-            f"{many} stopped early (lab.sweep.halving): without a figure, and nothing is claimed of them"
-        )
+        said.append(f"{many} stopped early (lab.sweep.halving): no figure, and no claim")
     steps = {job.steps for one in found.settings for job in one.counted}
     if len(steps) > 1:
         said.append(f"the jobs have made {min(steps)} to {max(steps)} steps: that differs as well")
