@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from launcher import supervisor
@@ -90,4 +92,5 @@ def run(
         lab.stall_timeout_s,
         fork=lab.hw.prefork and makes_ray(config),
         memory=memory,
+        others_follow=HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN,
     )

@@ -122,12 +122,12 @@ def client(argv: list[str]) -> int:
 # --- the server -----------------------------------------------------------------------------------
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends. Linux alone can."""
+def die_with_parent(by: int = signal.SIGKILL) -> None:
+    """Ask the kernel to send this process a signal (0: none) when its parent ends. Linux alone can."""
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, by, 0, 0, 0)
 
 
 def read_request(conn: socket.socket) -> tuple[dict, list[int]]:
@@ -160,7 +160,9 @@ def take_files(fds: list[int], numbers: list[int]) -> None:
 def take_environment(env: dict[str, str], folder: str) -> None:
     """The client's environment and working folder, also where they were read before the fork."""
     import multiprocessing
+    import tempfile
 
+    tempfile.tempdir = None  # it may be of a run before
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)

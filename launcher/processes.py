@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import psutil
 
 PR_SET_CHILD_SUBREAPER = 36
+spared: set[int] = set()  # pids of descendants that outlive a run (nursery.py)
 
 
 @dataclass
@@ -73,9 +74,9 @@ def is_tracker(process: psutil.Process) -> bool:
 
 
 def stop_all() -> None:
-    """Kill every descendant, until none is left (a dying parent may still fork)."""
+    """Kill every descendant but those that are spared, until none is left (a dying parent may still fork)."""
     for attempt in range(50):
-        left = [process for process in descendants() if lives(process)]
+        left = [one for one in descendants() if one.pid not in spared and lives(one)]
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if attempt > 20 or not is_tracker(process):  # trackers end when all others have
@@ -95,6 +96,11 @@ def clear_up(memory: Memory, *folders: str) -> None:
     for file in memory.shared:
         with contextlib.suppress(OSError):
             os.remove(file)
+    remove(*folders)
+
+
+def remove(*folders: str) -> None:
+    """Remove these, or links to them."""
     for folder in folders:
         with contextlib.suppress(OSError):
             os.remove(folder)  # a link

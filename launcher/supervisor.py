@@ -26,7 +26,7 @@ from pathlib import Path
 
 import psutil
 
-from launcher import ends, folders, prefork
+from launcher import ends, folders, nursery, prefork
 from launcher.processes import Memory, become_reaper, clear_up, descendants, lives
 from launcher.progress import StoppedEarly
 from preflight import temporary
@@ -34,6 +34,7 @@ from preflight import temporary
 ROOT = Path(__file__).resolve().parent.parent
 TICK_S = 0.5
 OPEN_FILES = 65536  # a process may open so many, where the hard limit allows it
+TOKEN = secrets.token_hex(32)  # of each Ray that this process has started
 STALLED = 124  # the exit status that `timeout` has
 GRACE_S = float(os.getenv("LAB_GRACE_S", "10"))  # from asking verl to stop to killing it
 IMPORTS = [
@@ -113,14 +114,23 @@ def started(command: list[str], env: dict[str, str], log, keep: Iterable = ()) -
     )  # fmt: skip
 
 
-def guarded(commands: list[list[str]], places: list[str]) -> list[str]:
-    """The command that runs these under a guard, which removes `places` if this process is killed."""
-    arguments = (os.getpid(), sorted(folders.held), places, commands)
+def guarded(
+    commands: list[list[str]], places: list[str], warm: nursery.Nursery | None = None
+) -> list[str]:
+    """The command that runs these under a guard, which removes `places` if this process is killed.
+
+    The guard is a fork of `warm`, if there is one.
+    """
+    launchers, program = [os.getpid()], sys.executable
+    if warm:
+        launchers, program = [*launchers, warm.process.pid], warm.python
+        places = [*places, *warm.places]
+    arguments = (launchers, sorted(folders.held), places, commands)
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         f"from launcher.guard import main; sys.exit(main(*{arguments!r}))"
     )
-    return [sys.executable, "-c", code]
+    return [program, "-c", code]
 
 
 def can_fork() -> bool:
@@ -133,7 +143,7 @@ def fork_server(env: dict[str, str], folder: str) -> list[str]:
     env[prefork.SOCKET_ENV] = f"{folder}/fork"
     # Ray makes a token when a cluster starts, but the server's Ray must know it before.
     env.setdefault("RAY_AUTH_MODE", "token")
-    env.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    env.setdefault("RAY_AUTH_TOKEN", TOKEN)
     return [sys.executable, prefork.__file__, "serve", env[prefork.SOCKET_ENV], *IMPORTS]
 
 
@@ -202,6 +212,7 @@ def run(
     stall_timeout_s: float,
     fork: bool,
     memory: Memory | None = None,
+    others_follow: bool = False,
 ) -> int:
     """Run verl's process to its end.
 
@@ -212,6 +223,7 @@ def run(
         env: the environment of the process.
         fork: start Python processes by forking (prefork.py).
         memory: gets what the run's processes take.
+        others_follow: keep the imports for the next run of this process (nursery.py).
 
     Returns:
         The exit status of verl; 124 if it stalled. KeyboardInterrupt and StoppedEarly pass through.
@@ -226,7 +238,11 @@ def run(
     with open(run_dir / "log.txt", "a") as log:
         forks = [fork_server(env, folder)] if fork and can_fork() else []
         python = f"{folder}/fork.python" if forks else None
-        command = guarded([*forks, make_command(folder, python)], places)
+        main = make_command(folder, python)
+        warm = nursery.of_run(IMPORTS, env, run_dir) if forks and others_follow else None
+        if warm:
+            main[0], env[prefork.SOCKET_ENV] = python, warm.socket
+        command = guarded([*forks, main], places, warm)
         process = started(command, env, log, folders.held)
         try:
             watch(process, progress, stall_timeout_s, memory, Daemons(folder))

@@ -12,29 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers import ROOT, heed_ctrl_c
+from mess import BLOCK, MESS, TMP, folder_of, gone, mess
 
 from launcher import supervisor
 from launcher.processes import Memory, lives, memory_of
 from preflight import temporary
 
-# A "run" that does what Ray does at its worst: a block of shared memory that nobody unlinks, and a
-# child in its own session whose parent ends at once.
-BLOCK = """
-import os, subprocess, sys, time
-from multiprocessing import resource_tracker, shared_memory
-block = shared_memory.SharedMemory(create=True, size=4096)
-block.buf[0] = 1
-resource_tracker.unregister(block._name, "shared_memory")
-print("block", block.name, flush=True)
-"""
-MESS = (
-    BLOCK
-    + """
-orphan = "import os, time; os.setsid(); print(os.getpid(), flush=True); time.sleep(300)"
-middle = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {orphan!r}])"
-subprocess.run([sys.executable, "-c", middle])
-"""
-)
 SUPERVISE = """
 import os, sys, time
 from pathlib import Path
@@ -58,17 +41,6 @@ def supervise(folder: Path, code: str, *more: str, **popen) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, text=True, **how)
 
 
-def mess(folder: Path) -> tuple[int, Path]:
-    """The orphan's pid and the shared memory's file, once both are there."""
-    for _ in range(200):
-        words = (folder / "log.txt").read_text().split() if (folder / "log.txt").exists() else []
-        numbers = [int(word) for word in words if word.isdigit()]
-        if "block" in words[:-1] and numbers:
-            return numbers[0], Path("/dev/shm") / words[words.index("block") + 1]
-        time.sleep(0.05)
-    raise AssertionError((folder / "log.txt").read_text())
-
-
 @pytest.mark.parametrize("status", [0, 3])
 def test_exit_status_passes_and_nothing_is_left(tmp_path, status):
     process = supervise(tmp_path, MESS + f"time.sleep(7); sys.exit({status})")
@@ -90,25 +62,6 @@ def test_each_signal_that_ends_a_run_stops_everything(tmp_path, number, times):
     assert process.communicate(timeout=30)[0].strip() == f"code {128 + number} left 0"
     assert not psutil.pid_exists(pid)
     assert not block.exists()
-
-
-TMP = "print('folder', __import__('tempfile').mkdtemp(), flush=True)\n"
-
-
-def folder_of(run_dir: Path) -> Path:
-    """The run's temporary folder, in which a process of it has made one."""
-    words = (run_dir / "log.txt").read_text().split()
-    return Path(words[words.index("folder") + 1]).parent
-
-
-def gone(*pids: int) -> bool:
-    """Whether the processes end within half a minute."""
-    for _ in range(300):
-        alive = [pid for pid in pids if psutil.pid_exists(pid) and lives(psutil.Process(pid))]
-        if not alive:
-            return True
-        time.sleep(0.1)
-    return False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux alone")
