@@ -24,7 +24,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from launcher import clusters, ends, folders, results, resume, search, sweep
-from launcher.halving import Halving
 from launcher.progress import StoppedEarly
 from preflight import cluster, names, prepare, resolvers, reward_keys
 from preflight.mistakes import Mistake, near
@@ -79,8 +78,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
             ended[-1].code = 0
             return
         attempt = results.Attempt(run_dir, sys.argv, config, expected)
-        if config.lab.sweep.halving and (folder := sweep.of_halving(run_dir)):
-            attempt.watch.halving = Halving(config, run_dir, folder)
+        attempt.watch.halving = sweep.halving_of(config, run_dir)
         memory = supervisor.Memory()
         try:
             ended[-1].code = child.run(config, run_dir, memory, attempt.watch)

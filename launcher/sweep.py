@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from launcher import folders, results
+from launcher.halving import Halving
 from launcher.metrics import read_metrics
 from launcher.stages import seconds
 from preflight import cluster, hydra_words, names
@@ -164,13 +165,14 @@ def folder_of_job() -> Path | None:
     return Path(hydra.sweep.dir).absolute() if hydra.mode == RunMode.MULTIRUN else None
 
 
-def of_halving(run_dir: Path) -> Path | None:
-    """The sweep whose other jobs a job is compared with: the one that Hydra runs, or whose jobs a cluster runs.
+def halving_of(config: DictConfig, run_dir: Path) -> Halving | None:
+    """What may end a job early: it looks at the other jobs of the sweep that Hydra runs, or whose jobs a cluster runs.
 
-    None for a single run, also for one that goes on with a job of a sweep.
+    None for a single run, also for one that goes on with a job of a sweep, and where no halving is asked for.
     """
     of_cluster = os.environ.get(cluster.JOB) and is_one(run_dir.parent)
-    return folder_of_job() or (run_dir.parent if of_cluster else None)
+    folder = folder_of_job() or (run_dir.parent if of_cluster else None)
+    return Halving(config, run_dir, folder) if folder and config.lab.sweep.halving else None
 
 
 def heading(name: str) -> str:

@@ -16,6 +16,7 @@ from launcher import halving, results, supervisor, sweep
 from launcher.alerts import Watch
 from launcher.checkpoints import CONFIG
 from launcher.progress import Progress, StoppedEarly
+from preflight.facts import STAGE
 from tools import sweep as table
 
 
@@ -139,6 +140,7 @@ def test_noise_alone_stops_the_share_that_it_must(tmp_path):
 
 def test_a_run_is_asked_to_end_and_its_end_is_written_down(tmp_path, monkeypatch):
     """Ctrl-C for the process, exit status 0 for the run, and the reason in run.json."""
+    monkeypatch.delenv(STAGE, raising=False)
     others(tmp_path, [0.5, 0.6])
     run_dir = tmp_path / "2"
     run_dir.mkdir()

@@ -22,6 +22,7 @@ from sweeps import METRIC, make_job
 from launcher import search, sweep
 from launcher.results import EndedJob
 from preflight import hydra_words, names, resolvers
+from preflight.facts import STAGE
 from preflight.mistakes import Mistake
 from tools import sweep as table
 
@@ -275,6 +276,7 @@ def test_a_budget_ends_a_search_and_more_of_it_goes_on(begin, tmp_path, capsys):
 
 def test_a_search_goes_on_as_it_began(begin, tmp_path, monkeypatch):
     begin(SPACE, "lab.sweep.trials=1", "lab.sweep.seeds=[0,1]")
+    monkeypatch.setenv(STAGE, "1")  # as sweep.arguments does, for good
     for name in ("goes_on", "changed"):
         monkeypatch.setattr(sweep, name, [])
     folder = tmp_path / "s"
@@ -308,11 +310,13 @@ def test_on_noise_no_winner_is_claimed(begin, tmp_path):
 
 
 @pytest.mark.parametrize("preset", [False, True])
-def test_the_command_that_follows(begin, tmp_path, preset, monkeypatch):
+def test_the_command_that_follows(begin, tmp_path, preset, sql_demo, tiny_model):
     """It begins: two settings, five seeds that chose nothing; each has the words of the search, and one the choice."""
     words = ["sweep=search"] if preset else [SPACE, "algo=choice(grpo,rloo)"]
     begin(
         *words,
+        f"lab.dataset.dir={sql_demo}",
+        f"lab.model.path={tiny_model}",
         "lab.sweep.trials=4",
         "lab.sweep.seeds=[0,11]",
         "trainer.test_freq=7",

@@ -94,8 +94,9 @@ def launch_without_verl(*args) -> subprocess.CompletedProcess:
 
 
 def heed_ctrl_c() -> None:
-    """For preexec_fn: tests that a shell put into the background ignore Ctrl-C, and so would their children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """For preexec_fn: tests in the background, or under nohup, ignore such signals, and so would their children."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def of_others(process: psutil.Process) -> bool:
