@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from sweeps import make_job, make_sweep
 
 from launcher import sweep
+from preflight.facts import STAGE
 from preflight.mistakes import Mistake
 
 
@@ -39,6 +40,7 @@ def test_what_is_each_jobs_own(tmp_path):
 
 
 def test_the_command_line_of_a_sweep_that_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv(STAGE, "1")  # as sweep.arguments does, for good
     monkeypatch.setattr(sweep, "goes_on", [])
     monkeypatch.setattr(sweep, "changed", [])
     monkeypatch.setattr(sweep, "take", lambda folder: None)
