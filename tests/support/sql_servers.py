@@ -91,6 +91,9 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+EXTENSIONS = {"pg_surgery", "pg_visibility", "tablefunc", "dblink"}  # with functions that do harm
+
+
 class Postgres(Server):
     """Roles: admin (superuser), reader (may only read), locked (the same, with a password)."""
 
@@ -115,6 +118,10 @@ class Postgres(Server):
                 "CREATE SEQUENCE serial; GRANT ALL ON SEQUENCE serial TO reader;"
                 f"ALTER ROLE locked PASSWORD '{PASSWORD}'"
             )
+            # Before the reward connects: each of its connections asks once what functions there are.
+            found = connection.execute("SELECT name FROM pg_available_extensions").fetchall()
+            for name in EXTENSIONS.intersection(name for (name,) in found):
+                connection.execute(f"CREATE EXTENSION {name}")
 
     def run(self) -> None:
         options = {"port": self.port, "listen_addresses": "127.0.0.1", "fsync": "off",
