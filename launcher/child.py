@@ -4,8 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from launcher import supervisor
@@ -13,7 +11,7 @@ from launcher.alerts import Watch
 from launcher.checkpoints import tracked
 from launcher.progress import Progress
 from preflight import names
-from preflight.facts import is_rl
+from preflight.facts import is_of_a_sweep, is_rl
 from preflight.memory.forecast import total_steps
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,5 +90,5 @@ def run(
         lab.stall_timeout_s,
         fork=lab.hw.prefork and makes_ray(config),
         memory=memory,
-        others_follow=HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN,
+        others_follow=is_of_a_sweep(),
     )

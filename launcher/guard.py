@@ -64,13 +64,10 @@ def start(command: list[str], kept: list[int]) -> int:
             finally:
                 os._exit(1)
     deadline = time.monotonic() + MADE_S
-    while not os.path.exists(program):
+    while not os.path.exists(program) and time.monotonic() < deadline:
         time.sleep(LOOK_S)
-        if (
-            time.monotonic() > deadline
-        ):  # the server has failed: an ordinary process does it as well
-            command = [sys.executable, *argv]
-            break
+    if not os.path.exists(program):  # the server has failed: an ordinary process does it as well
+        command = [sys.executable, *argv]
     return subprocess.Popen(command, pass_fds=kept, start_new_session=True, preexec_fn=prepare).pid
 
 

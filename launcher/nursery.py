@@ -9,7 +9,6 @@ imported.
 import atexit
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -37,7 +36,7 @@ class Nursery:
         self.socket = f"{self.places[0]}/fork"
         self.python = f"{self.socket}.python"  # the command that forks
         self.process = subprocess.Popen(
-            [sys.executable, prefork.__file__, "serve", self.socket, *modules],
+            prefork.serving(self.socket, modules),
             env=env | {"TMPDIR": self.places[0]}, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip

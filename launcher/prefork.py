@@ -241,6 +241,11 @@ def become(request: dict, fds: list[int]) -> None:
     end(exit_status(without_flags(request["argv"])))
 
 
+def serving(path: str, modules: list[str]) -> list[str]:
+    """The command of a server."""
+    return [sys.executable, __file__, "serve", path, *modules]
+
+
 def listen(path: str) -> socket.socket:
     """The server's socket, and beside it the command that runs the client."""
     import shlex

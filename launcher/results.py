@@ -152,12 +152,18 @@ def last_attempt(run_dir: Path) -> dict[str, Any]:
     return next(reversed(attempts(run_dir)), {})
 
 
+def last_readable(run_dir: Path) -> dict[str, Any]:
+    """The same; empty as well where run.json is damaged."""
+    try:
+        found = last_attempt(run_dir)
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def stopped_early(run_dir: Path) -> dict[str, Any] | None:
     """Why a job of a sweep was ended at one of its rungs, if that was its last start (launcher/halving.py)."""
-    try:
-        return last_attempt(run_dir).get("stopped_early")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None  # a damaged run.json
+    return last_readable(run_dir).get("stopped_early")
 
 
 def write_json(file: Path, content: dict, reserved: int = 0) -> None:

@@ -144,7 +144,7 @@ def fork_server(env: dict[str, str], folder: str) -> list[str]:
     # Ray makes a token when a cluster starts, but the server's Ray must know it before.
     env.setdefault("RAY_AUTH_MODE", "token")
     env.setdefault("RAY_AUTH_TOKEN", TOKEN)
-    return [sys.executable, prefork.__file__, "serve", env[prefork.SOCKET_ENV], *IMPORTS]
+    return prefork.serving(env[prefork.SOCKET_ENV], IMPORTS)
 
 
 def raise_file_limit() -> None:

@@ -4,7 +4,6 @@ Hydra writes the words of a sweep into SWEEP/multirun.yaml. From these come the 
 begun; a job that ended well is not repeated, one that was cut goes on from its checkpoint, the others begin.
 """
 
-import json
 import os
 import shlex
 from pathlib import Path
@@ -15,7 +14,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from launcher import folders, results
@@ -23,7 +21,7 @@ from launcher.halving import Halving
 from launcher.metrics import read_metrics
 from launcher.stages import seconds
 from preflight import cluster, hydra_words, names
-from preflight.facts import STAGE
+from preflight.facts import STAGE, is_of_a_sweep
 from preflight.mistakes import Mistake, near
 from preflight.resolvers import SEARCH
 
@@ -161,8 +159,7 @@ def own(folder: Path, words: list[str]) -> dict[str, str]:
 
 def folder_of_job() -> Path | None:
     """The sweep that Hydra runs now; None for a single run."""
-    hydra = HydraConfig.get()
-    return Path(hydra.sweep.dir).absolute() if hydra.mode == RunMode.MULTIRUN else None
+    return Path(HydraConfig.get().sweep.dir).absolute() if is_of_a_sweep() else None
 
 
 def halving_of(config: DictConfig, run_dir: Path) -> Halving | None:
@@ -255,10 +252,7 @@ def is_spent(folder: Path | None, budget: DictConfig, heading: str) -> bool:
 
 def exit_of(run_dir: Path) -> int | None:
     """The exit status of a run's last start; None if it has not ended, or not begun."""
-    try:
-        return json.loads((run_dir / RECORD).read_text())["attempts"][-1]["exit"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
+    return results.last_readable(run_dir).get("exit")
 
 
 def command(folder: Path) -> str:

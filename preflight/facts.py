@@ -6,6 +6,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from preflight.names import split
@@ -54,6 +55,11 @@ def given(key: str) -> bool:
         return False
     keys = [split(override)[0] for override in HydraConfig.get().overrides.task]
     return any(k == key or k.startswith(f"{key}.") for k in keys)
+
+
+def is_of_a_sweep() -> bool:
+    """Whether Hydra makes several jobs, and this is one of them."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def choice(group: str) -> str:

@@ -31,8 +31,8 @@ from launcher import sweep
 from launcher.results import write_json
 from preflight import cluster, nodes
 from preflight.mistakes import Mistake, near
+from preflight.names import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 RECORD = "job.json"
 LONGEST = 40  # of a name: 47 characters may a RayJob's have, with those that Kubernetes adds
 NODES_S = 300  # until all nodes of a Ray that a job starts are there

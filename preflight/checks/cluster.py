@@ -8,8 +8,8 @@ from preflight import cluster, nodes, ray_jobs
 from preflight.checks import applies_to
 from preflight.facts import choice
 from preflight.mistakes import Mistake, unknown
+from preflight.names import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 CONTAINER_TOOLS = ("pyxis", "apptainer")
 
 

@@ -1,11 +1,10 @@
 """`lab.sweep.*`: budgets, successive halving, a search."""
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig
 
 from preflight.checks import applies_to
-from preflight.facts import given
+from preflight.facts import given, is_of_a_sweep
 from preflight.memory.forecast import total_steps
 from preflight.resolvers import SEARCH
 
@@ -45,8 +44,7 @@ def check_sweep(config: DictConfig) -> str | None:
 
 def check_search(config: DictConfig) -> str | None:
     """What only a search uses, asked of another sweep; a single run may be a job of a search that goes on."""
-    hydra = HydraConfig.get() if HydraConfig.initialized() else None
-    if hydra is None or hydra.mode != RunMode.MULTIRUN or hydra.sweeper._target_ == SEARCH:
+    if not is_of_a_sweep() or HydraConfig.get().sweeper._target_ == SEARCH:
         return None
     for key in ("trials", "seeds"):
         if given(f"{S}.{key}"):

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from launcher import checkpoints
 from preflight.checks import applies_to
 from preflight.engines import A
-from preflight.facts import given, is_driver, is_rl, is_sft, is_verls_sft, rows_read
+from preflight.facts import given, is_driver, is_of_a_sweep, is_rl, is_sft, is_verls_sft, rows_read
 from preflight.resolvers import run_dir
 
 EPOCHLY = "after_each_epoch"
@@ -104,7 +102,7 @@ def check_checkpoints(config: DictConfig) -> str | None:
         if (folder.parent / checkpoints.CONFIG).is_file():
             return f"{key}={folder} is the folder of the run {folder.parent}: leave it out, or take another one."
         shared = not OmegaConf.is_interpolation(config.trainer, "default_local_dir")
-        if shared and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        if shared and is_of_a_sweep():
             return (f"{key}={folder} is the same for all jobs of a sweep, and each would go on from another's"
                     " checkpoints: leave it out, or let it follow what differs, as '.../${lab.seed}'.")  # fmt: skip
     if found and not is_own(folder, run):

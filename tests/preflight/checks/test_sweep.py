@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import pytest
-from hydra.types import RunMode
 from preflight_helpers import caught, message_of
 
 from preflight.checks import sweep
@@ -36,12 +35,11 @@ def test_a_halving_that_never_stops_a_job(configure):
 
 
 def test_words_of_a_search_in_another_sweep(configure, monkeypatch):
-    hydra = SimpleNamespace(mode=RunMode.MULTIRUN, sweeper=SimpleNamespace(_target_="another"))
+    hydra = SimpleNamespace(sweeper=SimpleNamespace(_target_="another"))
     config = configure("lab.sweep.trials=3")
     monkeypatch.setattr(sweep, "given", lambda key: key == "lab.sweep.trials")
-    monkeypatch.setattr(
-        sweep, "HydraConfig", SimpleNamespace(initialized=lambda: True, get=lambda: hydra)
-    )
+    monkeypatch.setattr(sweep, "is_of_a_sweep", lambda: True)
+    monkeypatch.setattr(sweep, "HydraConfig", SimpleNamespace(get=lambda: hydra))
     assert "lab.sweep.trials is of a search" in caught("check_search", config)
     hydra.sweeper._target_ = SEARCH
     assert message_of("check_search", config) is None
